@@ -1,0 +1,265 @@
+"""One frozen class per step: what params.yaml may say, checked before any work starts.
+
+Nothing here imports torch, so that reading a configuration stays instant.  `TrainConfig`
+has the keys of the seed's train_config.json; any further key must be a field of
+`transformers.TrainingArguments` and is checked when training starts to be prepared.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ovis_model.errors import ConfigError
+
+
+class StepConfig(BaseModel):
+    """Frozen, and unknown keys are errors: a typo must not train a model for a day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, where: str) -> Self:
+        """Build the config, turning every finding into one ConfigError.
+
+        Args:
+            values: Keys and values as read from YAML or JSON.
+            where: File and section, for the message.
+
+        Raises:
+            ConfigError: Listing every bad key, with the nearest known name for unknown ones.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            findings = [_explain(finding, cls.model_fields) for finding in error.errors()]
+            raise ConfigError(f"{where}: " + "; ".join(findings)) from error
+
+
+def _explain(finding: Any, known: Iterable[str]) -> str:
+    key = ".".join(str(part) for part in finding["loc"])
+    if finding["type"] == "extra_forbidden":
+        return unknown_key(key, known)
+    message = finding["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {finding['input']!r})" if key else message
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """Say that a key is unknown and name the nearest known one.
+
+    Example:
+        >>> unknown_key("learning_rat", ["learning_rate", "seed"])
+        "unknown key 'learning_rat'; did you mean 'learning_rate'?"
+    """
+    nearest = difflib.get_close_matches(key, list(known), n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "; no known key is close to it"
+    return f"unknown key {key!r}{hint}"
+
+
+class PixelLimits(StepConfig):
+    """Smallest and largest area a medium is resized to, in pixels; the seed's six keys.
+
+    A negative limit for several images or a video is derived: the minimum becomes the single
+    image's, the maximum the single image's divided by the number of images or frames.
+    """
+
+    single_image_min_pixels: int = Field(default=448 * 448, gt=0)
+    single_image_max_pixels: int = Field(default=1792 * 1792, gt=0)
+    multiple_image_min_pixels: int = 448 * 448
+    multiple_image_max_pixels: int = 896 * 896
+    video_min_pixels: int = Field(default=448 * 448, description="per frame")
+    video_max_pixels: int = Field(default=896 * 896, description="per frame")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for kind in ("single_image", "multiple_image", "video"):
+            low, high = self.bounds(kind)
+            if low > high or 0 in (low, high):
+                raise ValueError(
+                    f"{kind}_min_pixels ({low} px) and {kind}_max_pixels ({high} px) must be "
+                    "above 0 and in this order"
+                )
+        return self
+
+    def bounds(self, kind: str, count: int = 1) -> tuple[int, int]:
+        """Return (min, max) pixels of each of `count` images or frames.
+
+        Args:
+            kind: 'single_image', 'multiple_image' or 'video'.
+            count: Images of the sample, or frames of the video.
+        """
+        low, high = getattr(self, f"{kind}_min_pixels"), getattr(self, f"{kind}_max_pixels")
+        if low < 0:
+            low = self.single_image_min_pixels
+        if high < 0:
+            high = max(low, self.single_image_max_pixels // count)
+        return low, high
+
+
+class FrameSampling(StepConfig):
+    """How many frames stand for a video; the same in extraction, training and inference."""
+
+    min_frames: int = Field(default=8, gt=0)
+    max_frames: int = Field(default=8, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered_frames(self) -> Self:
+        if self.min_frames > self.max_frames:
+            raise ValueError(
+                f"min_frames ({self.min_frames}) is above max_frames ({self.max_frames})"
+            )
+        return self
+
+
+class ThinkingConfig(StepConfig):
+    """How long the model may think before it must answer."""
+
+    enable_thinking: bool = True
+    enable_thinking_budget: bool = True
+    thinking_budget: int = Field(default=2048, gt=0, description="tokens, thinking only")
+    max_new_tokens: int = Field(default=3072, gt=0, description="tokens, thinking + answer")
+
+    @model_validator(mode="after")
+    def _room_for_an_answer(self) -> Self:
+        if self.budget is not None and self.thinking_budget >= self.max_new_tokens:
+            raise ValueError(
+                f"thinking_budget ({self.thinking_budget} tokens) leaves no room for an answer "
+                f"within max_new_tokens ({self.max_new_tokens} tokens); raise max_new_tokens"
+            )
+        return self
+
+    @property
+    def budget(self) -> int | None:
+        """The thinking budget in tokens, or None when thinking is off or unbounded."""
+        bounded = self.enable_thinking and self.enable_thinking_budget
+        return self.thinking_budget if bounded else None
+
+
+class ValidateConfig(StepConfig):
+    """Step 1: which raw data, and how much bad data stops the run."""
+
+    raw_data: str = Field(description="folder with the annotations and all media")
+    annotations: str = Field(default="annotations.json", description="file below raw_data")
+    holdout_fraction: float = Field(default=0.05, ge=0, lt=1)
+    split_seed: int = 0
+    max_bad_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="share of samples that may be quarantined"
+    )
+
+
+class ExtractConfig(FrameSampling):
+    """Step 2: frames out of videos, images content-addressed."""
+
+    workers: int = Field(default=2, gt=0, description="processes")
+
+
+class TrainConfig(PixelLimits):
+    """Step 3: the seed's train_config.json, plus any field of transformers.TrainingArguments."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    ovis_pretrained_path: str = Field(description="folder of the base checkpoint")
+    model_path: str | None = Field(default=None, description="the seed's second name for it")
+    data_name: str = "custom_data"
+    data_type: Literal["conversation"] = "conversation"
+    data_path: str | None = Field(default=None, description="annotations, outside the pipeline")
+    image_folder: str | None = Field(default=None, description="media root, outside the pipeline")
+    output_dir: str | None = Field(default=None, description="outside the pipeline")
+    stage: int = 3
+
+    train_modules: str = Field(
+        default="all",
+        description="all, or names of modules joined by '|', each with ':lr'",
+    )
+    freeze_vision_tower: bool = False
+    freeze_llm: bool = False
+
+    multimodal_max_length: int = Field(default=8192, gt=0, description="tokens")
+    text_max_length: int = Field(default=4096, gt=0, description="tokens")
+
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    max_steps: int = Field(default=-1, description="optimizer steps; -1 follows the epochs")
+    per_device_train_batch_size: int = Field(default=1, gt=0)
+    gradient_accumulation_steps: int = Field(default=8, gt=0)
+    learning_rate: float = Field(default=2e-5, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: float = Field(default=0.0, ge=0, description="steps; below 1, a share of them")
+    lr_scheduler_type: str = "cosine"
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    logging_steps: int = Field(default=10, gt=0)
+    save_steps: int = Field(default=500, gt=0)
+    save_total_limit: int = Field(default=2, gt=0)
+    seed: int = 42
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    dataloader_num_workers: int = Field(default=0, ge=0)
+
+    deepspeed: str | None = Field(default=None, description="path of a DeepSpeed JSON config")
+    attn_implementation: str = Field(
+        default="auto", description="auto, sdpa, eager or flash_attention_2"
+    )
+    nproc_per_node: int = Field(default=1, gt=0, description="processes torchrun starts here")
+    cache_encoded_samples: bool = Field(
+        default=False, description="keep encoded samples in memory between epochs"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_base_model(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            path, base = values.get("model_path"), values.get("ovis_pretrained_path")
+            if path and base and path != base:
+                raise ValueError(
+                    f"model_path ({path!r}) and ovis_pretrained_path ({base!r}) name two base "
+                    "models; they are two names of one setting, keep one"
+                )
+            if path and not base:
+                values = {**values, "ovis_pretrained_path": path}
+        return values
+
+    @model_validator(mode="after")
+    def _stage_with_an_effect(self) -> Self:
+        if self.stage != 3:
+            raise ValueError(
+                f"stage {self.stage} has no effect here; 3 (full training) is the only stage, "
+                "choose what learns with train_modules and the freeze flags"
+            )
+        return self
+
+    @property
+    def training_arguments(self) -> dict[str, Any]:
+        """Keys that this class does not know: fields of transformers.TrainingArguments."""
+        return dict(self.model_extra or {})
+
+    @property
+    def pixel_limits(self) -> PixelLimits:
+        """The six pixel keys alone."""
+        return PixelLimits(**{name: getattr(self, name) for name in PixelLimits.model_fields})
+
+
+class EvaluateConfig(ThinkingConfig):
+    """Step 4: benchmarks, with thinking enabled by default."""
+
+    benchmarks: str = Field(description="folder of benchmark YAML files")
+    limit: int | None = Field(default=None, gt=0, description="items per benchmark; None is all")
+    batch_size: int = Field(default=32, gt=0, description="items generated together")
+    do_sample: bool = False
+    temperature: float = Field(default=0.6, gt=0)
+    seed: int = 0
+
+
+class GateConfig(StepConfig):
+    """What a candidate must reach before `champion` may move to it; scores are percent."""
+
+    min_score: dict[str, float] = Field(default_factory=dict)
+    max_regression: float = Field(default=1.0, ge=0, description="points under the champion")
+    max_forced_close_fraction: float = Field(default=1.0, ge=0, le=1)
+    max_invalid_fraction: float = Field(default=1.0, ge=0, le=1)
+
+
+class RegisterConfig(StepConfig):
+    """Step 5: where the model is registered, and the gate it must pass."""
+
+    model_name: str = Field(default="ovis2_5", pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    gate: GateConfig = Field(default_factory=GateConfig)

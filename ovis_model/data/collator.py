@@ -1,0 +1,45 @@
+"""Examples of different lengths become one batch, padded on the right.
+
+batch       examples of one micro-batch
+seq         the longest of them, text and visual positions together
+patches     of all their images and frames, one after another
+num_media   images of all of them, a video counting as one
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ovis_model.data.dataset import Example
+from ovis_model.processing.processing_ovis2_5 import pad_batch
+from ovis_model.tokens import IGNORE_ID
+
+#: Entries of a batch that describe it and are not arguments of the model.
+SAMPLE_IDS = "sample_ids"
+NUM_TOKENS = "num_tokens"
+NUM_SUPERVISED = "num_supervised_tokens"
+
+
+class DataCollatorForMultimodalDataset:
+    """Pads and concatenates; what it counts saves the trainer a wait for the GPU."""
+
+    def __init__(self, *, pad_id: int) -> None:
+        self.pad_id = pad_id
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Make one batch.
+
+        Returns:
+            input_ids int64 [batch, seq], attention_mask bool [batch, seq], labels int64
+            [batch, seq], and, if any example shows something, pixel_values float32
+            [patches, 768] and grid_thws int64 [num_media, 3]; besides them `sample_ids`,
+            `num_tokens` without padding and `num_supervised_tokens`.
+        """
+        encoded = [example.encoded for example in examples]
+        padded = pad_batch(encoded, pad_id=self.pad_id, side="right")
+        batch: dict[str, Any] = {
+            name: tensor for name, tensor in padded.items() if tensor is not None
+        }
+        batch[SAMPLE_IDS] = [example.sample_id for example in examples]
+        batch[NUM_TOKENS] = sum(len(one.input_ids) for one in encoded)
+        batch[NUM_SUPERVISED] = int((batch["labels"] != IGNORE_ID).sum())
+        return batch

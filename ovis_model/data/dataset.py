@@ -1,0 +1,155 @@
+"""Conversations as the model reads them: ids, labels and pixels, one example per sample."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ovis_model.data.images import load_image, to_rgb
+from ovis_model.data.schema import Sample
+from ovis_model.errors import DataError, PlaceholderError, list_examples
+from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor
+from ovis_model.tokens import IGNORE_ID
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoded sample and the name to blame when it breaks something."""
+
+    sample_id: str
+    encoded: EncodedSample
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of a sequence a sample takes.
+
+    Attributes:
+        num_tokens: Positions, text and visual together.
+        num_supervised: Positions whose token is learned.
+        is_multimodal: Whether the sample shows an image or a video.
+    """
+
+    num_tokens: int
+    num_supervised: int
+    is_multimodal: bool
+
+
+class ConversationDataset(Dataset[Example]):
+    """Reads media and encodes on access, or once and for all.
+
+    Args:
+        samples: In file order; what order they are trained in is the sampler's business.
+        media_root: Folder the samples' paths are relative to.
+        processor: Of the model to be trained, with its pixel limits set.
+        cache: Keep every example in memory after its first use: for data that fits.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        media_root: Path,
+        processor: Ovis2_5Processor,
+        cache: bool = False,
+    ) -> None:
+        self.samples = samples
+        self.media_root = media_root
+        self.processor = processor
+        self._cached: dict[int, Example] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Example:
+        """Encode one sample.
+
+        Raises:
+            DataError: Naming the sample, if a file cannot be read or text and media disagree.
+        """
+        if self._cached is None:
+            return self._encode(self.samples[index])
+        if index not in self._cached:
+            self._cached[index] = self._encode(self.samples[index])
+        return self._cached[index]
+
+    def _encode(self, sample: Sample) -> Example:
+        try:
+            images = [to_rgb(load_image(self.media_root / name)) for name in sample.image]
+            encoded = self.processor.encode_sample(
+                sample, images=images, frames=self._read_video(sample)
+            )
+        except PlaceholderError:
+            raise  # it names the sample itself
+        except DataError as error:
+            raise DataError(f"sample {sample.id!r}: {error}") from error
+        return Example(sample.id, encoded)
+
+    def _read_video(self, sample: Sample) -> list[Image.Image] | None:
+        if sample.video is None:
+            return None
+        if isinstance(sample.video, str):
+            # Imported here: after extraction no sample has a video file, and moviepy is slow
+            # to import.
+            from ovis_model.data.frames import read_frames  # noqa: PLC0415
+
+            return read_frames(self.media_root / sample.video, self.processor.frame_sampling)
+        return [to_rgb(load_image(self.media_root / name)) for name in sample.frames]
+
+    def extents(self) -> list[Extent]:
+        """Measure every sample by encoding it; with `cache`, this is also what fills it.
+
+        Draws a progress bar on stderr if it takes longer than a glance.
+        """
+        bar = tqdm(range(len(self)), desc="encode", unit="sample", delay=2, mininterval=2)
+        return [_extent_of(self[index].encoded) for index in bar]
+
+
+def _extent_of(encoded: EncodedSample) -> Extent:
+    assert encoded.labels is not None
+    return Extent(
+        num_tokens=len(encoded.input_ids),
+        num_supervised=int((encoded.labels != IGNORE_ID).sum()),
+        is_multimodal=encoded.pixel_values is not None,
+    )
+
+
+def check_extents(
+    samples: Iterable[Sample],
+    extents: Sequence[Extent],
+    *,
+    multimodal_max_length: int,
+    text_max_length: int,
+) -> None:
+    """Refuse samples that could not be trained on as they are.
+
+    Cutting a sample would drop the end of its answer in silence, so it is the author who
+    decides between shortening it, fewer pixels and a higher limit.
+
+    Raises:
+        DataError: Naming samples that are too long, and samples of which nothing is learned.
+    """
+    too_long, unsupervised = [], []
+    for sample, extent in zip(samples, extents, strict=True):
+        limit = multimodal_max_length if extent.is_multimodal else text_max_length
+        if extent.num_tokens > limit:
+            too_long.append(f"{sample.id} ({extent.num_tokens} tokens, limit {limit})")
+        if extent.num_supervised == 0:
+            unsupervised.append(sample.id)
+    findings = []
+    if too_long:
+        findings.append(
+            f"{len(too_long)} sample(s) are longer than multimodal_max_length or "
+            f"text_max_length: {list_examples(too_long)}. Shorten them, lower the pixel limits, "
+            "or raise the limit"
+        )
+    if unsupervised:
+        findings.append(
+            f"{len(unsupervised)} sample(s) have no answer to learn from: "
+            f"{list_examples(unsupervised)}. Give them a 'gpt' turn with text, or remove them"
+        )
+    if findings:
+        raise DataError("; ".join(findings))

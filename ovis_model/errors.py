@@ -1,0 +1,71 @@
+"""Everything this project raises on purpose.
+
+    OvisError
+    ├── ConfigError             a value in params.yaml or train_config.json cannot be used
+    ├── DataError               a sample, an image or a video cannot be used
+    │   └── PlaceholderError    text and media of one sample disagree
+    ├── CheckpointError         a model directory is missing something or does not fit
+    ├── TrainingError           training ran but its result must not be used
+    ├── GateError               two evaluation reports cannot be compared
+    └── StageError              a process that ran a step ended with an error
+
+Catch `OvisError` at the edge (tasks/__main__.py does); catch a leaf only where you can do
+better than stop.  `ValueError` is for misuse by a caller, `assert` for our own bugs.
+"""
+
+#: How many offenders a message lists before it only counts the rest.
+MAX_EXAMPLES = 5
+
+
+class OvisError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(OvisError):
+    """A configuration value cannot be used."""
+
+
+class DataError(OvisError):
+    """A sample, an image or a video cannot be used."""
+
+
+class CheckpointError(OvisError):
+    """A model directory is missing something or does not fit."""
+
+
+class TrainingError(OvisError):
+    """Training ran, but its result must not be used."""
+
+
+class GateError(OvisError):
+    """Two evaluation reports cannot be compared."""
+
+
+class StageError(OvisError):
+    """A process that ran a pipeline step ended with an error."""
+
+
+class PlaceholderError(DataError):
+    """The placeholders in a sample's text disagree with the media it carries."""
+
+    def __init__(self, sample_id: str, *, kind: str, in_text: int, in_media: int) -> None:
+        super().__init__(
+            f"sample {sample_id!r}: the text has {in_text} <{kind}> placeholder(s) but the "
+            f"sample carries {in_media} {kind} file(s). Add or remove placeholders in the "
+            f"'human' turns, or fix the {kind!r} field, then run `make validate` again."
+        )
+        self.sample_id = sample_id
+
+
+def list_examples(offenders: list[str]) -> str:
+    """Join the first few offenders and count the rest, so that messages stay bounded.
+
+    Example:
+        >>> list_examples(["a", "b"])
+        'a, b'
+        >>> list_examples([str(n) for n in range(7)])
+        '0, 1, 2, 3, 4 and 2 more'
+    """
+    shown = ", ".join(offenders[:MAX_EXAMPLES])
+    hidden = len(offenders) - MAX_EXAMPLES
+    return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -1,0 +1,154 @@
+"""What a model wrote, taken apart: the thought, the answer, and how each of them ended.
+
+Ids are read rather than text, because `</think>` is one token and the forced closing sentence
+is a known run of ids: a model that merely writes about thinking cannot be misread.
+
+    natural   the model closed its thought itself
+    forced    the thinking budget ran out and the closing sentence was put in
+    never     a thought was opened and the output ended inside it
+    none      there was no thought
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ovis_model.tokens import THINK_CLOSE, THINK_OPEN, TokenIds, Tokenizer
+
+FinishReason = Literal["stop", "length"]
+ThinkingClosed = Literal["natural", "forced", "never", "none"]
+
+
+@dataclass(frozen=True)
+class ParsedOutput:
+    """One generated row.
+
+    Attributes:
+        text: Everything that was generated, special tokens removed, `<think>` kept.
+        thinking: The thought, without its tags, stripped.
+        answer: What follows the thought, stripped; empty if the thought never closed.
+        finish_reason: "stop" if the model ended its turn, "length" if max_new_tokens did.
+        thinking_closed: See the module's table.
+        thinking_tokens: Tokens spent on thinking, `<think>` included, `</think>` and a forced
+            sentence not: the number that is held against the thinking budget.
+        answer_tokens: Tokens after the thought.
+        generated_tokens: All tokens, end token and forced sentence included.
+    """
+
+    text: str
+    thinking: str
+    answer: str
+    finish_reason: FinishReason
+    thinking_closed: ThinkingClosed
+    thinking_tokens: int
+    answer_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
+class _Split:
+    thinking: list[int]
+    answer: list[int]
+    closed: ThinkingClosed
+    thinking_tokens: int
+
+
+def parse_generation(
+    ids: Sequence[int], tokenizer: Tokenizer, token_ids: TokenIds, *, eos_ids: Collection[int]
+) -> ParsedOutput:
+    """Take one generated row apart.
+
+    Args:
+        ids: New ids only [num_new], padding after the end token allowed.
+        tokenizer: Turns the parts back into text.
+        token_ids: Which ids open and close a thought, and the forced closing sentence.
+        eos_ids: Ids that end a turn; everything from the first of them on is cut.
+    """
+    end = next((index for index, token in enumerate(ids) if token in eos_ids), None)
+    content = list(ids if end is None else ids[:end])
+    split = _split(content, token_ids)
+    return ParsedOutput(
+        text=_decode(tokenizer, content),
+        thinking=_decode(tokenizer, split.thinking).strip(),
+        answer=_decode(tokenizer, split.answer).strip(),
+        finish_reason="length" if end is None else "stop",
+        thinking_closed=split.closed,
+        thinking_tokens=split.thinking_tokens,
+        answer_tokens=len(split.answer),
+        generated_tokens=len(content) if end is None else end + 1,
+    )
+
+
+def _split(content: list[int], token_ids: TokenIds) -> _Split:
+    opened = content[:1] == [token_ids.think_open]
+    if token_ids.think_close not in content:
+        if opened:
+            return _Split(content[1:], [], "never", len(content))
+        return _Split([], content, "none", 0)
+    close = content.index(token_ids.think_close)
+    thinking, answer = content[int(opened) : close], content[close + 1 :]
+    forced_at = _start_of_forced_close(content, close, token_ids)
+    if forced_at is None:
+        return _Split(thinking, answer, "natural", close)
+    after = forced_at + len(token_ids.closing_sentence)
+    return _Split(content[int(opened) : forced_at], content[after:], "forced", forced_at)
+
+
+def _start_of_forced_close(content: list[int], close: int, token_ids: TokenIds) -> int | None:
+    """Where the forced sentence begins, if it is what closed the thought."""
+    sentence = list(token_ids.closing_sentence)
+    start = close - sentence.index(token_ids.think_close)
+    return start if start >= 0 and content[start : start + len(sentence)] == sentence else None
+
+
+def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def split_thinking(text: str) -> tuple[str, str]:
+    r"""Split text at the first `</think>` into (thinking, answer), for text without ids.
+
+    Text that opens a thought and never closes it has no answer.
+
+    Example:
+        >>> split_thinking("<think>two strokes</think>\n\n7")
+        ('two strokes', '7')
+        >>> split_thinking("7")
+        ('', '7')
+        >>> split_thinking("<think>two strokes")
+        ('two strokes', '')
+    """
+    before, closed, after = text.partition(THINK_CLOSE)
+    opened = text.lstrip().startswith(THINK_OPEN)
+    thought = before.lstrip().removeprefix(THINK_OPEN).strip()
+    if closed:
+        return thought, after.strip()
+    return (thought, "") if opened else ("", text.strip())
+
+
+def check_room_for_answer(
+    *, thinking_budget: int | None, max_new_tokens: int, closing_tokens: int
+) -> None:
+    """Refuse a budget after which no answer could follow.
+
+    Args:
+        thinking_budget: Tokens for thinking, or None for no limit.
+        max_new_tokens: Tokens in all.
+        closing_tokens: Length of the forced closing sentence in this model's tokens.
+
+    Raises:
+        ValueError: With the numbers and the smallest max_new_tokens that works.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if thinking_budget is None:
+        return
+    if thinking_budget < 1:
+        raise ValueError(f"thinking_budget must be at least 1 token, got {thinking_budget}")
+    needed = thinking_budget + closing_tokens + 1
+    if max_new_tokens < needed:
+        raise ValueError(
+            f"thinking_budget ({thinking_budget} tokens) and the closing sentence "
+            f"({closing_tokens} tokens) leave no room for an answer within max_new_tokens "
+            f"({max_new_tokens} tokens); set max_new_tokens to at least {needed}"
+        )

@@ -1,0 +1,1 @@
+"""The Ovis2.5 network: vision tower, visual vocabulary and language model."""

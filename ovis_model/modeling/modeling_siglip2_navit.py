@@ -1,0 +1,401 @@
+"""The vision tower of Ovis2.5: SigLIP2 at native resolution.
+
+Shapes are written [in, brackets], with these names in this file:
+
+    num_media     images, or videos, in the batch; each has a grid (t, h, w) of patches
+    num_patches   sum of t * h * w over the media
+    merge order   (t, h / 2, w / 2, 2, 2): the four patches of a 2x2 block are consecutive
+
+Attention never leaves a frame.  Frames (or windows) of equal length are batched into one call
+instead of masking one long sequence, which was 13 times slower on a CPU.
+
+Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), `Siglip2NavitModel`.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's customary name
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ovis_model.modeling.configuration_ovis2_5 import Siglip2NavitConfig
+
+ROPE_BASE = 10000.0
+Grid = tuple[int, int, int]
+
+
+@lru_cache(maxsize=512)
+def merge_order(height: int, width: int, stride: int) -> Tensor:
+    """Return raster positions of one frame's patches in merge order, int64 [h * w]."""
+    raster = torch.arange(height * width).view(height // stride, stride, width // stride, stride)
+    return raster.permute(0, 2, 1, 3).reshape(-1)
+
+
+@lru_cache(maxsize=512)
+def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
+    """Return rotation angles of one frame in merge order, float32 [h * w, head_dim / 2].
+
+    The first half turns with the row, the second with the column; time turns nothing.
+    """
+    quarter = head_dim // 4
+    exponents = torch.arange(quarter, dtype=torch.float32) * 2 / (head_dim // 2)
+    frequencies = 1.0 / ROPE_BASE**exponents
+    order = merge_order(height, width, stride)
+    rows = (order // width).float()[:, None] * frequencies
+    columns = (order % width).float()[:, None] * frequencies
+    return torch.cat([rows, columns], dim=-1)
+
+
+@lru_cache(maxsize=512)
+def window_partition(height: int, width: int, side: int) -> tuple[Tensor, tuple[int, ...]]:
+    """Cut one frame of merged cells into windows.
+
+    Args:
+        height: Merged rows, that is patch rows / stride.
+        width: Merged columns.
+        side: Merged cells per window side; windows at the right and bottom may be smaller.
+
+    Returns:
+        Cell positions in window order, int64 [height * width], and the cells of each window.
+    """
+    cells = torch.arange(height * width).view(height, width)
+    windows = [
+        cells[top : top + side, left : left + side].reshape(-1)
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+    return torch.cat(windows), tuple(len(window) for window in windows)
+
+
+@dataclass(frozen=True)
+class AttentionGroup:
+    """Segments of one length, attended in one call."""
+
+    length: int
+    #: Positions of the tokens, int64 [num_segments * length]; None when they are all, in order.
+    positions: Tensor | None
+
+
+def group_segments(lengths: list[int], device: torch.device) -> list[AttentionGroup]:
+    """Group consecutive segments of a packed sequence by their length."""
+    if len(set(lengths)) == 1:
+        return [AttentionGroup(lengths[0], None)]
+    starts: dict[int, list[int]] = defaultdict(list)
+    start = 0
+    for length in lengths:
+        starts[length].append(start)
+        start += length
+    groups = []
+    for length, offsets in starts.items():
+        positions = torch.tensor(offsets)[:, None] + torch.arange(length)
+        groups.append(AttentionGroup(length, positions.reshape(-1).to(device)))
+    return groups
+
+
+class PatchEmbedding(nn.Conv2d):
+    """The patch projection; its kernel covers a whole patch."""
+
+    @property
+    def initial_std(self) -> float:
+        """Spread of untrained weights: one over the root of their number per output."""
+        return float(self.weight[0].numel() ** -0.5)
+
+
+class PositionEmbedding(nn.Embedding):
+    """The learned positions."""
+
+    @property
+    def initial_std(self) -> float:
+        """Spread of untrained weights: one over the root of the width."""
+        return float(self.embedding_dim**-0.5)
+
+
+class Siglip2NavitEmbeddings(nn.Module):
+    """Patch projection plus learned positions, interpolated to each grid."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.stride = config.hidden_stride
+        self.patch_embedding = PatchEmbedding(
+            config.num_channels,
+            config.hidden_size,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+        )
+        self.side = config.image_size // config.patch_size
+        self.position_embedding = PositionEmbedding(self.side**2, config.hidden_size)
+
+    def position_table(self, height: int, width: int) -> Tensor:
+        """Interpolate the learned positions to one frame, in merge order, [h * w, hidden]."""
+        table = self.position_embedding.weight.view(1, self.side, self.side, -1)
+        resized = F.interpolate(
+            table.permute(0, 3, 1, 2),
+            size=(height, width),
+            mode="bicubic",
+            align_corners=False,
+        )
+        raster = resized[0].flatten(1).T  # [h * w, hidden]
+        return raster[merge_order(height, width, self.stride).to(raster.device)]
+
+    def forward(self, pixel_values: Tensor, frames: "FrameIndex") -> Tensor:
+        """Embed patches [num_patches, channels * patch**2] as [num_patches, hidden]."""
+        weight = self.patch_embedding.weight
+        # A convolution whose kernel covers its whole input is a matrix product, and much faster.
+        patches = F.linear(
+            pixel_values.to(weight.dtype), weight.flatten(1), self.patch_embedding.bias
+        )
+        tables = [self.position_table(height, width) for height, width in frames.shapes]
+        return patches + torch.cat(tables)[frames.positions]
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The frames of a batch, each distinct shape computed once."""
+
+    #: Distinct (h, w).
+    shapes: tuple[tuple[int, int], ...]
+    #: For every patch its row in the concatenated tables of `shapes`, int64 [num_patches].
+    positions: Tensor
+    #: Patches of each frame.
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, grids: list[Grid], device: torch.device) -> "FrameIndex":
+        """Index the frames of media with these grids."""
+        offsets: dict[tuple[int, int], int] = {}
+        rows = 0
+        pieces, lengths = [], []
+        for t, h, w in grids:
+            if (h, w) not in offsets:
+                offsets[h, w] = rows
+                rows += h * w
+            positions = torch.arange(h * w) + offsets[h, w]
+            pieces.append(positions.repeat(t))
+            lengths.extend([h * w] * t)
+        return cls(tuple(offsets), torch.cat(pieces).to(device), tuple(lengths))
+
+
+class Siglip2NavitAttention(nn.Module):
+    """Self-attention inside each segment, with rotary positions."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.head_dim = config.head_dim
+        width = config.hidden_size
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        groups: list[AttentionGroup],
+    ) -> Tensor:
+        """Attend; hidden and result are [num_patches, hidden]."""
+        heads = (hidden.shape[0], self.num_heads, self.head_dim)
+        query = self.q_proj(hidden).view(heads)
+        key = self.k_proj(hidden).view(heads)
+        value = self.v_proj(hidden).view(heads)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        attended = torch.empty_like(value)
+        for group in groups:
+            if group.positions is None:
+                attended = self._attend(query, key, value, group.length)
+                continue
+            at = group.positions
+            segments = self._attend(query[at], key[at], value[at], group.length)
+            attended = attended.index_copy(0, at, segments)
+        result: Tensor = self.out_proj(attended.reshape(hidden.shape))
+        return result
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
+        """Attend within segments of `length`; in and out [n * length, heads, head_dim]."""
+        shape = (-1, length, self.num_heads, self.head_dim)
+        query, key, value = (x.reshape(shape).transpose(1, 2) for x in (query, key, value))
+        attended = F.scaled_dot_product_attention(query, key, value)  # scale head_dim ** -0.5
+        return attended.transpose(1, 2).reshape(-1, self.num_heads, self.head_dim)
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs (i, i + head_dim / 2) in float32; states [n, heads, head_dim], cos [n, 1, d]."""
+    turned = states.float()
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    return turned.to(states.dtype)
+
+
+class Siglip2NavitMLP(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Transform [num_patches, hidden]."""
+        result: Tensor = self.fc2(self.activation(self.fc1(hidden)))
+        return result
+
+
+class Siglip2NavitEncoderLayer(GradientCheckpointingLayer):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = Siglip2NavitAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = Siglip2NavitMLP(config)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        groups: list[AttentionGroup],
+    ) -> Tensor:
+        """Transform [num_patches, hidden]."""
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden), rotation, groups)
+        result: Tensor = hidden + self.mlp(self.layer_norm2(hidden))
+        return result
+
+
+class Siglip2NavitEncoder(nn.Module):
+    """The stack of blocks, with or without windows."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            Siglip2NavitEncoderLayer(config) for _ in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self,
+        hidden: Tensor,
+        grids: list[Grid],
+        frames: FrameIndex,
+        collect: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the last block's output [num_patches, hidden] in merge order.
+
+        Args:
+            hidden: Embedded patches in merge order, [num_patches, hidden].
+            grids: (t, h, w) of every medium.
+            frames: Where each frame's patches are.
+            collect: If given, every block's output is appended to it, in merge order.
+        """
+        config = self.config
+        rotation = self._rotation(frames, hidden.device) if config.use_rope else None
+        groups = full = group_segments(list(frames.lengths), hidden.device)
+        full_blocks = config.full_attention_blocks
+        back = None
+        if full_blocks is not None:
+            index, lengths = window_index(grids, config)
+            order = expand_cells(index, config.hidden_stride**2).to(hidden.device)
+            groups, back = group_segments(lengths, hidden.device), torch.argsort(order)
+            hidden = hidden[order]
+            if rotation is not None:
+                rotation = (rotation[0][order], rotation[1][order])
+        for number, layer in enumerate(self.layers):
+            whole = full_blocks is None or number in full_blocks
+            hidden = layer(hidden, rotation, full if whole else groups)
+            if collect is not None:
+                collect.append(hidden if back is None else hidden[back])
+        return hidden if back is None else hidden[back]
+
+    def _rotation(self, frames: FrameIndex, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for every patch, float32 [num_patches, 1, head_dim] each."""
+        config = self.config
+        tables = [
+            rope_angles(h, w, config.head_dim, config.hidden_stride) for h, w in frames.shapes
+        ]
+        angles = torch.cat(tables).to(device)[frames.positions]
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return angles.cos(), angles.sin()
+
+
+def window_index(grids: list[Grid], config: Siglip2NavitConfig) -> tuple[Tensor, list[int]]:
+    """Order merged cells by window.
+
+    Returns:
+        Cells in window order, int64 [num_patches / 4], and the patches of each window.
+    """
+    stride = config.hidden_stride
+    side = config.window_size // stride // config.patch_size
+    pieces: list[Tensor] = []
+    lengths: list[int] = []
+    start = 0
+    for t, h, w in grids:
+        cells, sizes = window_partition(h // stride, w // stride, side)
+        for _ in range(t):
+            pieces.append(cells + start)
+            start += len(cells)
+            lengths.extend(size * stride**2 for size in sizes)
+    return torch.cat(pieces), lengths
+
+
+def expand_cells(cells: Tensor, patches_per_cell: int) -> Tensor:
+    """Turn an order of merged cells into the order of their patches."""
+    return (cells[:, None] * patches_per_cell + torch.arange(patches_per_cell)).reshape(-1)
+
+
+class Siglip2NavitTransformer(nn.Module):
+    """Embeddings and encoder; named `vision_model` in checkpoints."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.embeddings = Siglip2NavitEmbeddings(config)
+        self.encoder = Siglip2NavitEncoder(config)
+        # Stored in every checkpoint, used by none: features are taken before it.
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        grid_thws: Tensor,
+        collect: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the last block's output [num_patches, hidden]; `collect` receives every one's."""
+        # One device transfer for the whole tower; everything below works on Python ints.
+        grids: list[Grid] = [(t, h, w) for t, h, w in grid_thws.tolist()]
+        frames = FrameIndex.of(grids, pixel_values.device)
+        if len(frames.positions) != len(pixel_values):
+            raise ValueError(
+                f"grid_thws {grids} describe {len(frames.positions)} patches but pixel_values "
+                f"has {len(pixel_values)} rows"
+            )
+        embedded = self.embeddings(pixel_values, frames)
+        last: Tensor = self.encoder(embedded, grids, frames, collect)
+        return last
+
+
+class Siglip2NavitModel(nn.Module):
+    """The tower as the visual tokenizer uses it."""
+
+    def __init__(self, config: Siglip2NavitConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_model = Siglip2NavitTransformer(config)
+
+    def forward(self, pixel_values: Tensor, grid_thws: Tensor) -> Tensor:
+        """Compute features of merged cells.
+
+        Args:
+            pixel_values: Patches in merge order, [num_patches, channels * patch**2].
+            grid_thws: One (t, h, w) row per medium, int64 [num_media, 3].
+
+        Returns:
+            The last block's output, four patches side by side, [num_patches / 4, 4 * hidden].
+        """
+        last: Tensor = self.vision_model(pixel_values, grid_thws)
+        return last.reshape(-1, last.shape[-1] * self.config.hidden_stride**2)

@@ -1,0 +1,1 @@
+"""Fine-tuning: transformers' Trainer, DeepSpeed underneath, our own checkpoint commits."""

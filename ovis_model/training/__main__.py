@@ -1,0 +1,120 @@
+"""`python -m ovis_model.training FILE.json`, also under torchrun, accelerate and deepspeed.
+
+FILE.json is a job written by the train step, or a train_config.json as the seed has it, with
+`data_path`, `image_folder` and `output_dir`.  One argument only: launchers swallow options
+that begin like their own.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ovis_model.config import TrainConfig
+from ovis_model.errors import ConfigError, OvisError
+from ovis_model.training.report import TrainJob, TrainReport
+
+USAGE = "usage: python -m ovis_model.training FILE.json (a job, or a train_config.json)"
+#: What a configuration of the seed must say when there is no pipeline to say it.
+STANDALONE_KEYS = ("data_path", "image_folder", "output_dir")
+#: What a shell reports for a program ended by Ctrl+C.
+INTERRUPTED = 130
+
+
+def main(arguments: list[str]) -> int:
+    """Train and return the exit code: 1 for a failed training, 2 for a wrong call or setting."""
+    # The deepspeed launcher adds --local_rank=N; its environment says the same.
+    files = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    if len(files) != 1 or files[0].startswith("-"):
+        print(USAGE, file=sys.stderr)
+        return 2
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s")
+    try:
+        values = read_json_object(Path(files[0]))
+        if "config" in values:
+            run_job(TrainJob.parse(values, where=files[0]), where=files[0])
+        else:
+            run_standalone(TrainConfig.parse(values, where=files[0]), where=files[0])
+    except OvisError as error:
+        print(f"error: {_which_process()}{error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def run_job(job: TrainJob, *, where: str) -> None:
+    """Train as the pipeline asks."""
+    # Imported here: a wrong call is refused before torch is loaded.
+    from ovis_model.training.training import train  # noqa: PLC0415
+
+    report = train(
+        TrainConfig.parse(job.config, where=f"{where}: config"),
+        data=job.data,
+        output=job.output,
+        resume=job.resume,
+        metrics_log=job.metrics_log,
+        loss_csv=job.loss_csv,
+        inputs_digest=job.inputs_digest,
+    )
+    _publish(report, job.report)
+
+
+def run_standalone(config: TrainConfig, *, where: str) -> None:
+    """Train on an annotation file, outside the pipeline.
+
+    Raises:
+        ConfigError: If the file does not say what to read and where to write.
+    """
+    missing = [key for key in STANDALONE_KEYS if getattr(config, key) is None]
+    if missing:
+        raise ConfigError(f"{where}: outside the pipeline it must also give {', '.join(missing)}")
+    from ovis_model.training.inputs import read_annotations  # noqa: PLC0415
+    from ovis_model.training.training import Destination, train_on  # noqa: PLC0415
+
+    data_path, image_folder, output = (Path(getattr(config, key)) for key in STANDALONE_KEYS)
+    beside = output.with_name(output.name + ".training")
+    report = train_on(
+        config,
+        read_annotations(data_path, image_folder),
+        where=Destination(
+            output=output,
+            resume=beside / "resume",
+            metrics_log=beside / "metrics.jsonl",
+            loss_csv=beside / "train_loss.csv",
+        ),
+    )
+    _publish(report, beside / "train.json")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read the one argument.
+
+    Raises:
+        ConfigError: If there is no such file or it holds no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    return values
+
+
+def _publish(report: TrainReport, path: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        report.write(path)
+
+
+def _which_process() -> str:
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return "" if alone else f"process {os.environ['RANK']}: "
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""What a process needs before DeepSpeed and torch.distributed may be started.
+
+One process without a launcher becomes a group of one, and on a machine without a GPU no C++
+kernel is ever compiled: those builds take minutes and hang on a lock left by a killed build.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import distributed
+from transformers.utils import logging as transformers_logging
+
+#: What torchrun, accelerate and deepspeed set; DeepSpeed looks for MPI when they are missing.
+SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+
+
+def has_gpu() -> bool:
+    """Say whether training runs on a GPU here."""
+    return torch.cuda.is_available()
+
+
+def world_size() -> int:
+    """Return the number of processes training together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Say whether this process writes the files that exist once."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait_for_all() -> None:
+    """Let no process go on before every process is here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Set up this process for distributed training and leave nothing of it behind."""
+    alone = "RANK" not in os.environ
+    if alone:
+        os.environ.update(SINGLE_PROCESS, MASTER_PORT=str(_free_port()))
+    # DeepSpeed tells every setting at INFO; its own warnings stay.
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # One bar is enough: transformers draws its own for every file it reads or writes.
+    transformers_logging.disable_progress_bar()
+    if not has_gpu():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # Unset, accelerate chooses for us and warns; our launcher and torchrun have set it.
+        processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        threads = max(1, (os.cpu_count() or 1) // processes_here)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        _refuse_kernel_builds()
+    try:
+        yield
+        wait_for_all()
+    finally:
+        _take_down()
+        if alone:
+            for name in (*SINGLE_PROCESS, "MASTER_PORT"):
+                os.environ.pop(name, None)
+
+
+def join_deepspeed() -> None:
+    """Let DeepSpeed join the group: asked earlier, ZeRO-3 would load for one process."""
+    # Imported here because importing DeepSpeed probes for an accelerator.
+    from deepspeed import init_distributed  # noqa: PLC0415
+
+    init_distributed(dist_backend="nccl" if has_gpu() else "gloo")
+
+
+def _take_down() -> None:
+    """End the group: left to the interpreter's exit, it sometimes aborts a finished process."""
+    if distributed.is_initialized():
+        from deepspeed import comm  # noqa: PLC0415
+
+        if comm.is_initialized():
+            comm.destroy_process_group()
+        else:
+            distributed.destroy_process_group()
+    # accelerate remembers the group in a singleton, which would outlive it.
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _refuse_kernel_builds() -> None:
+    """Keep DeepSpeed from compiling its shared-memory kernel, which training never calls."""
+    # Imported here because importing DeepSpeed probes for an accelerator.
+    from deepspeed import ops  # noqa: PLC0415
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,177 @@
+"""Which parameters learn, and at which rate.
+
+`train_modules` is `all`, or names joined by `|`, each with an optional learning rate:
+`llm:1e-5|vte|visual_tokenizer.head:1e-4`.  The most specific name decides about a parameter,
+and a freeze flag beats every name.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ovis_model.config import TrainConfig, unknown_key
+from ovis_model.errors import ConfigError
+
+LAST_BLOCK = "visual_tokenizer.vit.last_block"
+#: Name in `train_modules` to the prefix its parameters share.
+MODULES: dict[str, str] = {
+    "all": "",
+    "llm": "llm.",
+    "visual_tokenizer": "visual_tokenizer.",
+    "visual_tokenizer.head": "visual_tokenizer.head.",
+    "visual_tokenizer.vit": "visual_tokenizer.vit.",
+    LAST_BLOCK: "visual_tokenizer.vit.vision_model.encoder.layers.{last}.",
+    "vte": "vte.",
+}
+#: The modules a report tells apart: they share no parameter and cover the model.
+REPORTED = ("llm", "visual_tokenizer.vit", "visual_tokenizer.head", "vte")
+BLOCKS = "visual_tokenizer.vit.vision_model.encoder.layers."
+#: Stored in every checkpoint and skipped by the forward pass: it never gets a gradient.
+NEVER_TRAINED = "visual_tokenizer.vit.vision_model.post_layernorm."
+
+
+@dataclass(frozen=True)
+class ModuleRate:
+    """One entry of `train_modules`."""
+
+    name: str
+    learning_rate: float
+
+
+def parse_train_modules(text: str, *, learning_rate: float) -> tuple[ModuleRate, ...]:
+    """Read the `train_modules` setting.
+
+    Args:
+        text: The setting, e.g. `llm:1e-5|vte`.
+        learning_rate: Rate of the entries that name none.
+
+    Raises:
+        ConfigError: For an unknown or repeated name, or a rate that is no number >= 0.
+
+    Example:
+        >>> parse_train_modules("llm:1e-5|vte", learning_rate=2e-4)
+        (ModuleRate(name='llm', learning_rate=1e-05), ModuleRate(name='vte', learning_rate=0.0002))
+    """
+    entries: dict[str, ModuleRate] = {}
+    for part in text.split("|"):
+        name, colon, rate = (piece.strip() for piece in part.partition(":"))
+        if name not in MODULES:
+            raise ConfigError(f"train_modules: {unknown_key(name, MODULES)}")
+        if name in entries:
+            raise ConfigError(f"train_modules: {name!r} is named twice in {text!r}")
+        entries[name] = ModuleRate(name, _parse_rate(name, rate) if colon else learning_rate)
+    return tuple(entries.values())
+
+
+def _parse_rate(name: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ConfigError(
+            f"train_modules: the learning rate of {name!r} must be a number >= 0, got {text!r}; "
+            f"write it as {name}:1e-5"
+        )
+    return rate
+
+
+def learning_rates(names: Iterable[str], config: TrainConfig) -> dict[str, float]:
+    """Give each parameter that learns its rate; the others are left out.
+
+    Args:
+        names: All parameter names of the model.
+        config: `train_modules`, `learning_rate` and the freeze flags.
+
+    Raises:
+        ConfigError: For a bad `train_modules`, or when nothing would learn.
+    """
+    names = list(names)
+    chosen = parse_train_modules(config.train_modules, learning_rate=config.learning_rate)
+    last = _last_block(names)
+    # The longest prefix is the most specific name, so it is asked first.
+    rules = sorted(
+        ((MODULES[entry.name].format(last=last), entry.learning_rate) for entry in chosen),
+        key=lambda rule: -len(rule[0]),
+    )
+    frozen = _frozen_prefixes(config)
+    rates: dict[str, float] = {}
+    for name in names:
+        rate = next((rate for prefix, rate in rules if name.startswith(prefix)), None)
+        if rate is not None and not name.startswith(frozen):
+            rates[name] = rate
+    if not rates:
+        raise ConfigError(
+            f"train_modules={config.train_modules!r}, freeze_llm={config.freeze_llm} and "
+            f"freeze_vision_tower={config.freeze_vision_tower} together leave nothing to train; "
+            "a freeze flag wins over train_modules"
+        )
+    return rates
+
+
+def _frozen_prefixes(config: TrainConfig) -> tuple[str, ...]:
+    prefixes = [NEVER_TRAINED]
+    if config.freeze_llm:
+        prefixes.append(MODULES["llm"])
+    if config.freeze_vision_tower:
+        prefixes.append(MODULES["visual_tokenizer.vit"])
+    return tuple(prefixes)
+
+
+def _last_block(names: Iterable[str]) -> int:
+    blocks = [int(name[len(BLOCKS) :].split(".")[0]) for name in names if name.startswith(BLOCKS)]
+    return max(blocks, default=0)
+
+
+def freeze_others(model: nn.Module, rates: Mapping[str, float]) -> None:
+    """Let exactly the parameters in `rates` require gradients."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in rates)
+
+
+def optimizer_groups(
+    model: nn.Module, rates: Mapping[str, float], *, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Group the parameters that learn by rate and weight decay, for a torch optimizer.
+
+    Vectors (norms, biases) are never decayed: decay would pull their scale to zero.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name in rates:
+            decay = weight_decay if len(full_shape(parameter)) > 1 else 0.0
+            groups.setdefault((rates[name], decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def rates_by_module(model: nn.Module, rates: Mapping[str, float]) -> dict[tuple[str, float], int]:
+    """Count the trained scalars by top-level module and rate, in the model's order."""
+    counts: dict[tuple[str, float], int] = {}
+    for name, parameter in model.named_parameters():
+        if name in rates:
+            module = next(
+                (label for label in REPORTED if name.startswith(MODULES[label])), "other"
+            )
+            key = (module, rates[name])
+            counts[key] = counts.get(key, 0) + math.prod(full_shape(parameter))
+    return counts
+
+
+def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Return a parameter's shape even while ZeRO-3 holds it in pieces."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def count_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
+    """Count scalar parameters, each once even when tied."""
+    return sum(
+        math.prod(full_shape(parameter))
+        for parameter in model.parameters()
+        if parameter.requires_grad or not trainable_only
+    )

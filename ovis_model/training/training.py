@@ -1,0 +1,312 @@
+"""Fine-tune a base checkpoint on extracted conversations; start here to follow the train step.
+
+    read inputs -> encode and check -> load base -> train (resuming) -> holdout loss -> save
+
+Every process runs all of it; files that exist once are written by the first.
+"""
+
+import csv
+import io
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainingArguments
+
+from ovis_model.config import TrainConfig
+from ovis_model.data.collator import (
+    NUM_SUPERVISED,
+    NUM_TOKENS,
+    SAMPLE_IDS,
+    DataCollatorForMultimodalDataset,
+)
+from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
+from ovis_model.errors import TrainingError
+from ovis_model.modeling.checkpoint import load_model, save_checkpoint
+from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.reports import write_text
+from ovis_model.training import checkpoints
+from ovis_model.training.arguments import training_arguments, zero_stage
+from ovis_model.training.callbacks import MetricsLog, ProgressBar
+from ovis_model.training.environment import (
+    is_main_process,
+    join_deepspeed,
+    process_group,
+    wait_for_all,
+)
+from ovis_model.training.inputs import TrainingInputs, read_extracted
+from ovis_model.training.report import ModuleReport, TrainReport
+from ovis_model.training.train_modules import (
+    count_parameters,
+    freeze_others,
+    learning_rates,
+    rates_by_module,
+)
+from ovis_model.training.trainer import OvisTrainer
+
+CSV_COLUMNS = ("step", "loss", "learning_rate", "grad_norm")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a training writes.
+
+    Attributes:
+        output: The finished model folder; appears whole or not at all.
+        resume: Checkpoints of exactly these inputs; removed after success.
+        metrics_log: JSON lines, written while training runs.
+        loss_csv: The loss curve, written at the end.
+    """
+
+    output: Path
+    resume: Path
+    metrics_log: Path
+    loss_csv: Path
+
+
+def train(  # noqa: PLR0913 - every path is given by name
+    config: TrainConfig,
+    *,
+    data: Path,
+    output: Path,
+    resume: Path,
+    metrics_log: Path,
+    loss_csv: Path,
+    inputs_digest: str = "",
+) -> TrainReport:
+    """Train on what the extract step wrote.
+
+    Args:
+        config: The train section.
+        data: Folder with train.jsonl, holdout.jsonl, media and manifest.json.
+        output: Model folder to write, in the official layout.
+        resume: Folder of checkpoints that belong to these inputs alone.
+        metrics_log: File that gets a JSON line per logging step.
+        loss_csv: File that gets the loss curve.
+        inputs_digest: Names the inputs; travels in the model folder's lineage.json.
+
+    Returns:
+        The report, the same in every process.
+
+    Raises:
+        ConfigError: If the configuration cannot be used.
+        DataError: If a sample cannot be trained on.
+        CheckpointError: If the base model or a checkpoint does not fit.
+        TrainingError: If the result must not be used.
+    """
+    inputs = read_extracted(data)
+    where = Destination(output, resume, metrics_log, loss_csv)
+    return train_on(config, inputs, where=where, inputs_digest=inputs_digest)
+
+
+def train_on(
+    config: TrainConfig, inputs: TrainingInputs, *, where: Destination, inputs_digest: str = ""
+) -> TrainReport:
+    """Train on samples that are already read; `train` says what may go wrong."""
+    with process_group():
+        arguments = training_arguments(config, resume=where.resume)
+        if arguments.deepspeed is not None:
+            join_deepspeed()
+        processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
+            pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
+        )
+        trainer, extents = _prepare(config, arguments, inputs, processor, where)
+        _run(trainer, where.resume)
+        report = _report(
+            trainer,
+            inputs,
+            extents,
+            holdout_loss=_holdout_loss(trainer, inputs, processor),
+        )
+        weights = trainer.gathered_weights()
+        if is_main_process():
+            lineage = {
+                "base_model": config.ovis_pretrained_path,
+                "data_digest": inputs.digest,
+                "inputs_digest": inputs_digest,
+            }
+            _save(config, trainer, processor, weights, output=where.output, lineage=lineage)
+            write_text(where.loss_csv, _loss_curve(trainer.state.log_history))
+            shutil.rmtree(where.resume, ignore_errors=True)
+        wait_for_all()
+        return report
+
+
+def _prepare(
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    inputs: TrainingInputs,
+    processor: Ovis2_5Processor,
+    where: Destination,
+) -> tuple[OvisTrainer, list[Extent]]:
+    """Do everything that can fail before the first step: media first, then the model."""
+    dataset = ConversationDataset(
+        inputs.train,
+        media_root=inputs.media_root,
+        processor=processor,
+        cache=config.cache_encoded_samples,
+    )
+    extents = dataset.extents()
+    check_extents(
+        inputs.train,
+        extents,
+        multimodal_max_length=config.multimodal_max_length,
+        text_max_length=config.text_max_length,
+    )
+    model = _load_base(config, arguments)
+    rates = learning_rates([name for name, _ in model.named_parameters()], config)
+    freeze_others(model, rates)
+    trainer = OvisTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        collator=DataCollatorForMultimodalDataset(pad_id=processor.token_ids.pad),
+        lengths=[extent.num_tokens for extent in extents],
+        rates=rates,
+        keep_checkpoints=config.save_total_limit,
+        callbacks=[ProgressBar(), MetricsLog(where.metrics_log)],
+    )
+    return trainer, extents
+
+
+def _load_base(
+    config: TrainConfig, arguments: TrainingArguments
+) -> Ovis2_5ForConditionalGeneration:
+    # DeepSpeed keeps float32 masters of bfloat16 weights; without it, autocast needs float32.
+    half = arguments.bf16 and arguments.deepspeed is not None
+    attention = None if config.attn_implementation == "auto" else config.attn_implementation
+    return load_model(
+        Path(config.ovis_pretrained_path),
+        dtype=torch.bfloat16 if half else torch.float32,
+        attn_implementation=attention,
+    )
+
+
+def _run(trainer: OvisTrainer, resume: Path) -> None:
+    """Train to the end, from the newest committed checkpoint if there is one."""
+    if is_main_process():
+        checkpoints.remove_uncommitted(resume)
+    wait_for_all()
+    start = checkpoints.newest_committed(
+        resume, world_size=trainer.args.world_size, zero_stage=zero_stage(trainer.args)
+    )
+    if start is not None:
+        log.info("resuming from %s", start)
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    if trainer.state.global_step < 1:
+        raise TrainingError(
+            "training ended without one optimizer step, so the result would be the base model; "
+            "raise train.max_steps or train.num_train_epochs"
+        )
+
+
+@torch.no_grad()
+def _holdout_loss(
+    trainer: OvisTrainer, inputs: TrainingInputs, processor: Ovis2_5Processor
+) -> float | None:
+    """Measure the loss per supervised token on the holdout, teacher forced.
+
+    Every process sees all of it: ZeRO-3 gathers weights together, and the value is the same
+    for any number of processes.
+    """
+    dataset = ConversationDataset(
+        inputs.holdout, media_root=inputs.media_root, processor=processor
+    )
+    collate = DataCollatorForMultimodalDataset(pad_id=processor.token_ids.pad)
+    size = trainer.args.per_device_train_batch_size
+    model: Any = trainer.model_wrapped
+    model.eval()  # returns nothing under DeepSpeed
+    total, num_tokens = 0.0, 0
+    for start in range(0, len(dataset), size):
+        batch = collate([dataset[i] for i in range(start, min(start + size, len(dataset)))])
+        del batch[SAMPLE_IDS], batch[NUM_TOKENS]
+        num_tokens += batch.pop(NUM_SUPERVISED)
+        batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
+        # Divided by one item the loss is a sum, and sums of batches add up.
+        total += float(model(**batch, num_items_in_batch=1, use_cache=False).loss)
+    return round(total / num_tokens, 6) if num_tokens else None
+
+
+def _report(
+    trainer: OvisTrainer,
+    inputs: TrainingInputs,
+    extents: list[Extent],
+    *,
+    holdout_loss: float | None,
+) -> TrainReport:
+    args, state, model = trainer.args, trainer.state, trainer.network
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    counts = rates_by_module(model, trainer.rates)
+    return TrainReport(
+        steps=state.global_step,
+        epochs=round(state.epoch or 0.0, 4),
+        samples=len(inputs.train),
+        holdout_samples=len(inputs.holdout),
+        tokens=sum(extent.num_tokens for extent in extents),
+        supervised_tokens=sum(extent.num_supervised for extent in extents),
+        longest_sample_tokens=max(extent.num_tokens for extent in extents),
+        first_loss=round(losses[0], 6),
+        final_loss=round(losses[-1], 6),
+        holdout_loss=holdout_loss,
+        parameters=count_parameters(model),
+        trainable_parameters=count_parameters(model, trainable_only=True),
+        modules=[
+            ModuleReport(module=module, learning_rate=rate, parameters=count)
+            for (module, rate), count in counts.items()
+        ],
+        world_size=args.world_size,
+        effective_batch_size=args.per_device_train_batch_size
+        * args.gradient_accumulation_steps
+        * args.world_size,
+        deepspeed=args.deepspeed is not None,
+        zero_stage=zero_stage(args),
+        dtype=str(model.dtype).removeprefix("torch."),
+        attn_implementation=str(model.llm.config._attn_implementation),
+        device=args.device.type,
+    )
+
+
+def _save(  # noqa: PLR0913 - what to save, and where
+    config: TrainConfig,
+    trainer: OvisTrainer,
+    processor: Ovis2_5Processor,
+    weights: dict[str, Tensor],
+    *,
+    output: Path,
+    lineage: dict[str, Any],
+) -> None:
+    """Write the model folder beside its place and move it there when it is whole."""
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_checkpoint(
+        trainer.network,
+        processor,
+        partial,
+        base=Path(config.ovis_pretrained_path),
+        state_dict=weights,
+    )
+    _write_json(partial / "train_config.json", config.model_dump(mode="json"))
+    _write_json(partial / "lineage.json", lineage)
+    checkpoints.write_manifest(partial, steps=trainer.state.global_step)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def _loss_curve(log_history: list[dict[str, Any]]) -> str:
+    table = io.StringIO()
+    rows = csv.DictWriter(table, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(entry for entry in log_history if "loss" in entry)
+    return table.getvalue()

@@ -1,0 +1,47 @@
+"""Run one step: `python -m tasks train`.  DVC calls this; people type `make train`.
+
+Exit codes: 0 done, 1 the step failed, 2 the configuration cannot be used, 128 + n ended by
+signal n.
+"""
+
+import importlib
+import logging
+import signal
+import sys
+
+from ovis_model.errors import ConfigError, OvisError
+from tasks import STEPS, _processes, environment
+from tasks.params import Params
+
+USAGE = f"usage: python -m tasks {{{','.join(STEPS)}}}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the step named on the command line and return the exit code."""
+    if len(arguments) != 1 or arguments[0] not in STEPS:
+        print(USAGE, file=sys.stderr)
+        return 2
+    step = arguments[0]
+    environment.apply()
+    _processes.die_with_parent(signal.SIGTERM)
+    _processes.stop_cleanly_on_signals()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        params = Params.read()
+        # One step's imports, not five: DVC starts this once per stage.
+        importlib.import_module(f"tasks.{step}").run(params)
+    except ConfigError as error:
+        print(f"{step}: {error}", file=sys.stderr)
+        return 2
+    except OvisError as error:
+        print(f"{step} failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        name = str(interrupt) or "SIGINT"
+        print(f"{step} was stopped by {name}; the next run goes on from here", file=sys.stderr)
+        return 128 + signal.Signals[name]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

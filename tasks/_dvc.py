@@ -1,0 +1,114 @@
+"""The one place that runs DVC, for Prefect tasks: DVC decides whether a step has work to do."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from prefect import get_run_logger
+
+from ovis_model.errors import StageError
+from tasks import _processes
+
+#: DVC names whoever holds the working tree in a line with one of these.
+BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
+#: After `kill -9` the lock of a process that is not quite gone yet is removed at a second try.
+RETRY_SECONDS = 3.0
+#: A progress bar redraws itself many times a second; a log wants to hear of it now and then.
+BAR_SECONDS = 10.0
+
+
+class Log(Protocol):
+    """The part of a logger, Prefect's or Python's, that is used here."""
+
+    def info(self, message: str, /, *arguments: object) -> None:
+        """Log one line."""
+        ...
+
+
+def reproduce(stage: str, log: Log | None = None) -> None:
+    """Bring one stage up to date, and whatever it depends on.
+
+    Not `--single-item`: that would train on what a failed `validate` left behind.
+
+    Args:
+        stage: A stage of dvc.yaml.
+        log: Receives DVC's output line by line; None is the log of the running Prefect task.
+
+    Raises:
+        StageError: If the stage, or one before it, exits with an error, or if another DVC
+            process holds this working tree.
+    """
+    logger: Log = log or get_run_logger()
+    try:
+        _repro(stage, logger)
+    except StageError as error:
+        if not _is_busy(error):
+            raise
+        logger.info("another DVC run seems to hold this working tree; trying once more")
+        time.sleep(RETRY_SECONDS)
+        _repro_or_say_who(stage, logger)
+
+
+def _repro_or_say_who(stage: str, log: Log) -> None:
+    try:
+        _repro(stage, log)
+    except StageError as error:
+        if not _is_busy(error):
+            raise
+        raise StageError(
+            "another DVC run holds this working tree, and DVC allows one at a time. Wait for it "
+            f"or stop it, then run again. {error}"
+        ) from error
+
+
+def _is_busy(error: StageError) -> bool:
+    return any(words in str(error) for words in BUSY)
+
+
+def _repro(stage: str, log: Log) -> None:
+    # This interpreter's DVC, and its `python` in the stages: PATH may name another one.
+    command = [sys.executable, "-m", "dvc", "repro", stage]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    lines = Lines(lambda line: log.info("%s", line))
+    try:
+        _processes.run(command, on_output=lines.feed, env={**os.environ, "PATH": path})
+    finally:
+        lines.flush()
+
+
+class Lines:
+    """Cuts output into lines; of a progress bar, passes on a state every few seconds."""
+
+    def __init__(self, emit: Callable[[str], None], *, bar_seconds: float = BAR_SECONDS) -> None:
+        self._emit = emit
+        self._bar_seconds = bar_seconds
+        self._last_bar = float("-inf")
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of output."""
+        *complete, self._rest = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+        for line in complete:
+            self._line(line)
+        if b"\r" in self._rest:
+            bar, _, self._rest = self._rest.rpartition(b"\r")
+            self._bar(bar)
+
+    def flush(self) -> None:
+        """Pass on what came after the last line end."""
+        self._line(self._rest)
+        self._rest = b""
+
+    def _line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rsplit("\r", 1)[-1].rstrip()
+        if text:
+            self._emit(text)
+
+    def _bar(self, states: bytes) -> None:
+        now = time.monotonic()
+        if now - self._last_bar >= self._bar_seconds:
+            self._last_bar = now
+            self._line(states)

@@ -1,0 +1,181 @@
+"""Start training under torchrun and look after it: its output, its metrics, its end."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ovis_model.errors import StageError
+from tasks import _processes
+
+#: How long a trainer whose parent was killed may take to end before we give up on its lock.
+LOCK_SECONDS = 45.0
+LOOPBACK = "127.0.0.1"
+#: How torchrun begins to tell of a worker that failed.
+VERDICT = re.compile(rb"failed \(exitcode: (-?\d+)\)")
+
+
+def run_training(
+    job: Path,
+    *,
+    nproc_per_node: int,
+    metrics_log: Path,
+    on_metrics: Callable[[dict[str, float]], None],
+    lock: Path,
+) -> None:
+    """Train in processes of their own and return when they have ended.
+
+    Args:
+        job: JSON file that `python -m ovis_model.training` takes as its only argument:
+            torchrun swallows options that begin like its own.
+        nproc_per_node: Processes to start on this machine.
+        metrics_log: File to which training appends one JSON object per logged step.
+        on_metrics: Called with each of them while training runs.
+        lock: File held while anything may write the outputs of this training.
+
+    Raises:
+        StageError: If training ends with an error or another one holds the lock.
+    """
+    metrics_log.parent.mkdir(parents=True, exist_ok=True)
+    metrics_log.unlink(missing_ok=True)  # a live channel, not a record
+    metrics, screen = Tail(metrics_log, on_metrics), Screen()
+    with exclusive(lock) as descriptor:
+        try:
+            _processes.run(
+                torchrun(job, nproc_per_node=nproc_per_node),
+                on_output=screen.show,
+                on_tick=metrics.poll,
+                env=environment(nproc_per_node),
+                # An orphan keeps the lock: nobody else writes while it still might.
+                keep_open=[descriptor],
+            )
+        except StageError as error:
+            if screen.exit_code is None:
+                raise
+            how = _processes.describe_exit(screen.exit_code)
+            raise StageError(
+                f"training {how}. Its last lines:\n{_processes.last_lines(screen.tail)}"
+            ) from error
+
+
+def torchrun(job: Path, *, nproc_per_node: int) -> list[str]:
+    """Return the command; workers die with torchrun, also when it is killed."""
+    worker = [sys.executable, "-m", "ovis_model.training", str(job)]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--nnodes", "1", "--nproc-per-node", str(nproc_per_node)),
+        *("--master-addr", LOOPBACK, "--master-port", str(free_port())),
+        "--no-python",
+        *_processes.tied(worker, on_death=signal.SIGKILL),
+    ]
+
+
+def environment(nproc_per_node: int) -> dict[str, str]:
+    """Return the environment of the processes; what the user exported wins."""
+    cores = len(os.sched_getaffinity(0))
+    defaults = {
+        # torchrun would set 1, and two threads that spin while they wait take each other's core.
+        "OMP_NUM_THREADS": str(max(1, cores // nproc_per_node)),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # One machine: gloo need not look for a network, nor resolve this machine's name.
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    return {**defaults, **os.environ}
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Screen:
+    """Shows what training says, and leaves out what torchrun adds when a worker fails.
+
+    That is some thirty lines of traceback, of torchrun's own code, below the one that matters.
+
+    Attributes:
+        tail: The end of what was shown.
+        exit_code: Of the first worker that failed, or None.
+    """
+
+    def __init__(self) -> None:
+        self.tail: deque[bytes] = deque()
+        self.exit_code: int | None = None
+
+    def show(self, piece: bytes) -> None:
+        """Pass on the next piece of output."""
+        if self.exit_code is not None:
+            return
+        if verdict := VERDICT.search(piece):
+            self.exit_code = int(verdict[1])
+            piece = piece[: piece.rfind(b"\n", 0, verdict.start()) + 1]
+        _processes.keep_end(self.tail, piece)
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+class Tail:
+    """Reads the objects appended to a JSONL file since the last look."""
+
+    def __init__(self, path: Path, on_record: Callable[[dict[str, float]], None]) -> None:
+        self._path = path
+        self._on_record = on_record
+        self._offset = 0
+
+    def poll(self) -> None:
+        """Hand on every complete new line."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                self._offset += len(line)
+                self._on_record(json.loads(line))
+
+
+@contextmanager
+def exclusive(path: Path, *, wait_seconds: float = LOCK_SECONDS) -> Iterator[int]:
+    """Hold a file's lock, and write into it who does.
+
+    Yields:
+        The descriptor; a process that inherits it shares the lock.
+
+    Raises:
+        StageError: If somebody else holds it for longer than `wait_seconds`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        _acquire(file.fileno(), path, time.monotonic() + wait_seconds)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} ({' '.join(sys.argv)})")
+        file.flush()
+        yield file.fileno()
+
+
+def _acquire(descriptor: int, path: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                holder = path.read_text(encoding="utf-8").strip() or "an unknown process"
+                raise StageError(
+                    f"{path} is held by {holder}: another training writes here. Wait for it, or "
+                    "stop it, and run again"
+                ) from error
+            time.sleep(_processes.POLL_SECONDS)
+        else:
+            return

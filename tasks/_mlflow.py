@@ -1,0 +1,433 @@
+"""The one place that imports mlflow: tracking runs, and the model registry.
+
+A training run is found by the digest of its inputs, never by a run id kept in a file, so an
+interrupted run is continued instead of doubled and DVC never depends on an id.  By default
+everything lives under `.mlflow/` next to params.yaml; `MLFLOW_TRACKING_URI` moves it.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+# Read when mlflow is imported.  MLflow compares DO_NOT_TRACK with the word "true".
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ["DO_NOT_TRACK"] = os.environ.get("DO_NOT_TRACK", "true")
+# Not the user's to choose: nothing that is registered here executes code when it is read.
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+
+import mlflow
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from ovis_model.errors import ConfigError
+from tasks.artifacts import MLFLOW_HOME
+
+# The last three are for _serving.py, which MLflow loads.
+__all__ = [
+    "MlflowRegistry",
+    "PythonModel",
+    "PythonModelContext",
+    "RunLogger",
+    "find_run_id",
+    "flatten",
+    "log_evaluation",
+    "set_model",
+    "setup",
+    "start_or_find_run",
+]
+
+EXPERIMENT = "ovis2_5"
+INPUTS_DIGEST = "ovis.inputs_digest"
+MODEL_DIGEST = "ovis.model_digest"
+DATABASE = "mlflow.db"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+#: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
+DATASET_DIGEST_LENGTH = 36
+MAX_PER_BATCH = 100
+
+#: The code of a version, by reference: MLflow keeps a copy of this file, which calls ours.
+SERVING = Path(__file__).with_name("_serving.py")
+#: What loading a version needs besides this project.  Listed, because finding out by itself
+#: makes MLflow load the model and ask the package index.
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pillow", "pydantic")
+#: A black square on white, 16 px x 16 px.  MLflow asks it once when a version is made, so it is
+#: short; and it is what the registry's page shows.
+EXAMPLE = [
+    {
+        "question": "What is in this picture?",
+        "image": "data:image/png;base64,"
+        "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQAAAAA3iMLMAAAAGElEQVR42mP8z8DEAEUMH/jhbGTEiKQGAF9w"
+        "AxoTxtFoAAAAAElFTkSuQmCC",
+        "enable_thinking": False,
+        "max_new_tokens": 16,
+    }
+]
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Hold an exclusive lock among the processes of this working tree."""
+    MLFLOW_HOME.mkdir(parents=True, exist_ok=True)
+    with (MLFLOW_HOME / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def setup() -> str:
+    """Make the tracking store ready and return its URI.
+
+    MLflow's schema migration crashes when two processes meet on a fresh database, and leaves a
+    half-made one behind when it is killed.  So the database is made under a lock, beside its
+    place, and renamed into it.
+
+    Raises:
+        ConfigError: If the store that MLFLOW_TRACKING_URI names cannot be used.
+    """
+    local = f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
+    uri = os.environ.get(TRACKING_URI) or local
+    with _lock("setup"):
+        if uri == local and not (MLFLOW_HOME / DATABASE).exists():
+            _create_database()
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            if client.get_experiment_by_name(EXPERIMENT) is None:
+                client.create_experiment(EXPERIMENT, _artifact_location(uri))
+        except MlflowException as error:
+            raise ConfigError(
+                f"the MLflow store {without_password(uri)} cannot be used: {error}. Start it, or "
+                f"unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
+            ) from error
+    return uri
+
+
+def without_password(uri: str) -> str:
+    """Leave out who logs in, and how, from an address that goes into a message.
+
+    Example:
+        >>> without_password("https://me:secret@mlflow.example:5000/api")
+        'https://mlflow.example:5000/api'
+    """
+    scheme, mark, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Return where a new experiment keeps its files; a server decides for itself."""
+    if uri.startswith(("http://", "https://")):
+        return None
+    return (MLFLOW_HOME / "artifacts").resolve().as_uri()
+
+
+def _create_database() -> None:
+    partial = MLFLOW_HOME / f"{DATABASE}.partial"
+    partial.unlink(missing_ok=True)
+    uri = f"sqlite:///{partial.resolve()}"
+    MlflowClient(tracking_uri=uri).create_experiment(EXPERIMENT, _artifact_location(uri))
+    partial.replace(MLFLOW_HOME / DATABASE)
+
+
+def find_run_id(inputs_digest: str) -> str | None:
+    """Return the newest run of these inputs, or None if this store has not seen them."""
+    run = _find_run(MlflowClient(tracking_uri=setup()), inputs_digest)
+    return run.info.run_id if run else None
+
+
+def _find_run(client: MlflowClient, inputs_digest: str) -> Run | None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None, "setup() creates the experiment"
+    found = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.`{INPUTS_DIGEST}` = '{inputs_digest}'",
+        max_results=1,
+        order_by=["attributes.start_time DESC"],
+    )
+    return found[0] if found else None
+
+
+@contextmanager
+def start_or_find_run(
+    inputs_digest: str, *, params: Mapping[str, Any] | None = None, name: str = "train"
+) -> Iterator["RunLogger"]:
+    """Open the run of these inputs: continue an interrupted one, else start one.
+
+    Leaving the block normally marks the run FINISHED; an exception marks it FAILED and Ctrl+C
+    KILLED, so that the next attempt continues it.  A finished run stays as it is: training the
+    same inputs again on purpose (`dvc repro --force`) makes a second, newer one.
+
+    Args:
+        inputs_digest: sha256 of everything the run is computed from.
+        params: Logged at once, nested keys joined by dots.
+        name: What a person sees in the list of runs.
+    """
+    client = MlflowClient(tracking_uri=setup())
+    with _lock("runs"):
+        run = _find_run(client, inputs_digest)
+        if run is None or run.info.status == RunStatus.to_string(RunStatus.FINISHED):
+            run = _create_run(client, inputs_digest, name)
+        else:
+            client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            logger.info("continuing the interrupted MLflow run %s", run.info.run_id)
+    log = RunLogger(client, run)
+    status = RunStatus.FAILED
+    try:
+        log.log_params(params or {})
+        yield log
+        status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status = RunStatus.KILLED
+        raise
+    finally:
+        client.set_terminated(run.info.run_id, RunStatus.to_string(status))
+
+
+def _create_run(client: MlflowClient, inputs_digest: str, name: str) -> Run:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None, "setup() creates the experiment"
+    tags = {INPUTS_DIGEST: inputs_digest, **_git_tags()}
+    return client.create_run(
+        experiment.experiment_id, tags=tags, run_name=f"{name}-{inputs_digest[:8]}"
+    )
+
+
+def _git_tags() -> dict[str, str]:
+    """Say which commit runs, and whether tracked files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"ovis.git_dirty": "unknown"}
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"mlflow.source.git.commit": commit, "ovis.git_dirty": str(dirty).lower()}
+
+
+def _git(*arguments: str) -> str | None:
+    """Run git here; None where there is no git, no repository or no commit yet."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+class RunLogger:
+    """Writes to one MLflow run; what an interrupted attempt already wrote is not repeated."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.run_id: str = run.info.run_id
+        self._client = client
+        self._params: dict[str, str] = dict(run.data.params)
+        self._last_steps = {
+            key: max(point.step for point in client.get_metric_history(self.run_id, key))
+            for key in run.data.metrics
+        }
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers at a step, leaving out those already there from before a resume."""
+        fresh = {k: v for k, v in metrics.items() if self._last_steps.get(k, -1) < step}
+        _log_metrics(self._client, self.run_id, fresh, step)
+        self._last_steps.update(dict.fromkeys(fresh, step))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log settings; MLflow keeps the first value, a later one becomes a tag.
+
+        A setting can change between two attempts only where it does not change the result (the
+        number of workers, say), or it would have changed the digest the run is found by.
+        """
+        flat = flatten(params)
+        fresh = [Param(key, value) for key, value in flat.items() if key not in self._params]
+        for start in range(0, len(fresh), MAX_PER_BATCH):
+            self._client.log_batch(self.run_id, params=fresh[start : start + MAX_PER_BATCH])
+        for key, value in flat.items():
+            if self._params.setdefault(key, value) != value:
+                self.set_tag(f"ovis.resumed_with.{key}", value)
+
+    def log_dataset_digest(self, name: str, digest: str, *, source: Path | None = None) -> None:
+        """Record which data went in, by digest; the data itself is DVC's to keep."""
+        place = str((source or Path(name)).resolve())
+        dataset = Dataset(
+            name=name,
+            digest=digest[:DATASET_DIGEST_LENGTH],
+            source_type="local",
+            source=json.dumps({"uri": place}),
+        )
+        tags = [InputTag("mlflow.data.context", name), InputTag("ovis.sha256", digest)]
+        entry = DatasetInput(dataset, tags=tags)
+        self._client.log_inputs(self.run_id, [entry])
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file, or the files of a directory, onto the run."""
+        if path.is_dir():
+            self._client.log_artifacts(self.run_id, str(path), folder or path.name)
+        else:
+            self._client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Set or replace a tag."""
+        self._client.set_tag(self.run_id, key, value)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Join nested keys by dots and turn values into text, as MLflow wants its parameters.
+
+    Example:
+        >>> flatten({"gate": {"max_regression": 1.0}, "seed": 0, "names": ["a", "b"]})
+        {'gate.max_regression': '1.0', 'seed': '0', 'names': '["a", "b"]'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        elif isinstance(value, list | tuple | dict):
+            flat[f"{prefix}{key}"] = json.dumps(value)
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def log_evaluation(
+    inputs_digest: str, metrics: Mapping[str, float], reports: Iterable[Path]
+) -> None:
+    """Put an evaluation on the run of the model's training, the newest one if there are many.
+
+    Evaluating again replaces what an earlier evaluation left: the last value of a metric is the
+    one MLflow shows.
+
+    Args:
+        inputs_digest: From the model folder's lineage.json.
+        metrics: Scores under flat names.
+        reports: Files and folders to attach.
+    """
+    client = MlflowClient(tracking_uri=setup())
+    run = _run_of(client, inputs_digest)
+    _log_metrics(client, run.info.run_id, metrics, step=0)
+    log = RunLogger(client, run)
+    for path in reports:
+        log.log_artifact(path)
+
+
+def _log_metrics(
+    client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int
+) -> None:
+    now = time.time_ns() // 1_000_000  # ms
+    points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+    for start in range(0, len(points), MAX_PER_BATCH):
+        client.log_batch(run_id, metrics=points[start : start + MAX_PER_BATCH])
+
+
+def _run_of(client: MlflowClient, inputs_digest: str) -> Run:
+    """Find the run of a training; where it ran elsewhere, a finished one takes its place."""
+    run = _find_run(client, inputs_digest)
+    if run is None:
+        run = _create_run(client, inputs_digest, "trained-elsewhere")
+        client.set_terminated(run.info.run_id)
+    return run
+
+
+@contextmanager
+def _as_default_store(uri: str) -> Iterator[None]:
+    """Make a store the default one for a while.
+
+    MLflow also writes its default into the environment, where it would pass for the user's wish.
+    """
+    exported = os.environ.get(TRACKING_URI)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # its way to forget
+        if exported is not None:
+            os.environ[TRACKING_URI] = exported
+
+
+class MlflowRegistry:
+    """The versions of one registered model: the `Registry` of ovis_model.registration."""
+
+    def __init__(self, model_name: str) -> None:
+        self._name = model_name
+        self._uri = setup()
+        self._client = MlflowClient(tracking_uri=self._uri)
+        # Without a local suffix such as +cpu, which no package index has.
+        self._requirements = [
+            f"{one}=={installed_version(one).partition('+')[0]}" for one in REQUIREMENTS
+        ]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes of this working tree from registering meanwhile."""
+        with _lock("registry"):
+            yield
+
+    def find_version(self, tag: str, value: str) -> int | None:
+        """Return the oldest version with this tag, or None."""
+        found = self._client.search_model_versions(
+            f"name = '{self._name}' and tags.`{tag}` = '{value}'"
+        )
+        return min((int(one.version) for one in found), default=None)
+
+    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
+        """Enter a model folder by reference: its place and digest, not its weights.
+
+        The version appears with its tags in one step, so it is never there without its digest.
+        """
+        run = _run_of(self._client, tags[INPUTS_DIGEST])
+        if self._registered() is None:
+            self._client.create_registered_model(self._name)
+        entry = self._client.create_logged_model(
+            run.info.experiment_id, self._name, source_run_id=run.info.run_id, tags=dict(tags)
+        )
+        place = {"checkpoint": str(model.resolve()), "model_digest": tags[MODEL_DIGEST]}
+        # Even the client looks for what it was told by id in the default store.
+        with _as_default_store(self._uri):
+            mlflow.pyfunc.log_model(
+                model_id=entry.model_id,
+                python_model=str(SERVING),
+                model_config=place,
+                input_example=EXAMPLE,
+                pip_requirements=self._requirements,
+            )
+            version = self._client.create_model_version(
+                self._name,
+                f"models:/{entry.model_id}",
+                run_id=run.info.run_id,
+                tags=dict(tags),
+                model_id=entry.model_id,
+            )
+        return int(version.version)
+
+    def tags_of(self, version: int) -> dict[str, str]:
+        """Return a version's tags."""
+        return dict(self._client.get_model_version(self._name, str(version)).tags)
+
+    def describe(self, version: int, *, tags: Mapping[str, str], text: str) -> None:
+        """Replace a version's description, then these tags, in their order."""
+        self._client.update_model_version(self._name, str(version), description=text)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self._name, str(version), key, value)
+
+    def version_at(self, alias: str) -> int | None:
+        """Return the version an alias points at, or None."""
+        model = self._registered()
+        version = model.aliases.get(alias) if model else None
+        return None if version is None else int(version)
+
+    def move_alias(self, alias: str, version: int) -> None:
+        """Point an alias at a version."""
+        self._client.set_registered_model_alias(self._name, alias, str(version))
+
+    def _registered(self) -> RegisteredModel | None:
+        found = self._client.search_registered_models(f"name = '{self._name}'")
+        return found[0] if found else None

@@ -1,0 +1,87 @@
+"""The `ovis` command, for what is neither a step nor a flow."""
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+from ovis_model.errors import ConfigError, OvisError
+from tasks import environment
+from tasks._launch import LOOPBACK
+from tasks.summary import as_text, read_summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, do it, and return the exit code."""
+    options = _parser().parse_args(arguments)
+    environment.apply()
+    try:
+        if options.command == "ui":
+            show_ui(options.port)
+        else:
+            sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
+    except ConfigError as error:
+        sys.stderr.write(f"ovis {options.command}: {error}\n")
+        return 2
+    except OvisError as error:
+        sys.stderr.write(f"ovis {options.command}: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ovis", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="the table of the last run")
+    status.add_argument("--seconds", type=int, help="wall time of the run, to be shown with it")
+    ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
+    ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
+    return parser
+
+
+def show_ui(port: int) -> None:
+    """Become MLflow's server for the store of this working tree.
+
+    Raises:
+        ConfigError: If the port is taken, or the store is a server with pages of its own.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if given.startswith(("http://", "https://")):
+        raise ConfigError(f"MLFLOW_TRACKING_URI names a server; open {given} in a browser")
+    check_port(port)
+    # Imported here: mlflow takes seconds, which `ovis status` need not wait for.
+    from tasks import _mlflow  # noqa: PLC0415
+
+    uri = _mlflow.setup()
+    # Its background jobs are not used here and take 600 MB.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    sys.stdout.write(f"MLflow: http://{LOOPBACK}:{port}  (Ctrl+C ends it)\n")
+    sys.stdout.flush()
+    program = Path(sys.executable).parent / "mlflow"
+    os.execv(
+        program,
+        ["mlflow", "ui", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port)],
+    )
+
+
+def check_port(port: int) -> None:
+    """Make sure that nobody listens on a port of this machine.
+
+    Raises:
+        ConfigError: If somebody does.
+    """
+    with socket.socket() as probe:
+        # As servers do: a connection that was just closed does not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"port {port} on {LOOPBACK} cannot be used ({error}); choose another one, for "
+                f"example: make ui PORT={port + 1}"
+            ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

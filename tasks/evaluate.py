@@ -1,0 +1,59 @@
+"""Step 4 of 5: score base and tuned model on the benchmarks, thinking enabled."""
+
+import json
+import logging
+from pathlib import Path
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from ovis_model.errors import CheckpointError
+from ovis_model.evaluation.scores import EvaluationReport
+from tasks._dvc import reproduce
+from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, MODEL, PREDICTIONS
+from tasks.params import Params
+
+log = logging.getLogger(__name__)
+
+
+def run(params: Params) -> None:
+    """The step itself; DVC runs it as `python -m tasks evaluate`."""
+    # Imported here: torch and mlflow take seconds, which a flow need not wait for.
+    from ovis_model.evaluation import evaluation  # noqa: PLC0415
+    from tasks import _mlflow  # noqa: PLC0415
+
+    config = params.evaluate
+    digest = read_inputs_digest(MODEL)
+    report = evaluation.evaluate(
+        config,
+        model=MODEL,
+        base_model=Path(params.train.ovis_pretrained_path),
+        benchmarks=Path(config.benchmarks),
+        predictions=PREDICTIONS,
+        html=EVALUATE_HTML,
+    )
+    report.write(EVALUATE_REPORT)
+    log.info("%s", report.to_table())
+    _mlflow.log_evaluation(digest, report.metrics, (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS))
+
+
+def read_inputs_digest(model: Path) -> str:
+    """Return the digest by which the run that trained this model is found.
+
+    Raises:
+        CheckpointError: If the folder does not say what it was trained from.
+    """
+    lineage = model / "lineage.json"
+    try:
+        return str(json.loads(lineage.read_text(encoding="utf-8"))["inputs_digest"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{lineage} does not name what the model was trained from; run `dvc repro train`"
+        ) from error
+
+
+@task(name="evaluate", retries=1, retry_delay_seconds=60)
+def evaluate() -> EvaluationReport:
+    """Bring DVC stage `evaluate` up to date and return its report."""
+    reproduce("evaluate", get_run_logger())
+    return EvaluationReport.read(EVALUATE_REPORT)

@@ -1,0 +1,32 @@
+"""Step 2 of 5: frames out of videos, and every picture as a file named by its content."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from ovis_model.data.report import ExtractionReport
+from tasks._dvc import reproduce
+from tasks.artifacts import EXTRACT_REPORT, EXTRACTED, VALIDATED
+from tasks.params import Params
+
+
+def run(params: Params) -> None:
+    """The step itself; DVC runs it as `python -m tasks extract`."""
+    # Imported here: moviepy is not needed to bring a stage up to date.
+    from ovis_model.data import extraction  # noqa: PLC0415
+
+    report = extraction.extract(
+        params.extract,
+        validated=VALIDATED,
+        raw_data=Path(params.validation.raw_data),
+        output=EXTRACTED,
+    )
+    report.write(EXTRACT_REPORT)
+
+
+@task(name="extract", retries=1, retry_delay_seconds=10)
+def extract() -> ExtractionReport:
+    """Bring DVC stage `extract` up to date and return its report."""
+    reproduce("extract", get_run_logger())
+    return ExtractionReport.read(EXTRACT_REPORT)

@@ -1,0 +1,112 @@
+"""Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from prefect import task
+
+from ovis_model.config import TrainConfig
+from ovis_model.errors import ConfigError
+from ovis_model.reports import sha256_of_file, sha256_of_folder
+from ovis_model.training.report import TrainJob, TrainReport
+from tasks._dvc import reproduce
+from tasks._launch import run_training
+from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT
+from tasks.params import Params
+
+#: Keys that say how fast, not what: another value may resume the same training.
+NOT_AN_INPUT = {"dataloader_num_workers", "logging_steps", "save_steps", "save_total_limit"}
+
+
+def run(params: Params) -> None:
+    """The step itself; DVC runs it as `python -m tasks train`."""
+    # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
+    from tasks import _mlflow  # noqa: PLC0415
+
+    config = params.train
+    datasets = dataset_digests(config)
+    digest = inputs_digest(config, datasets)
+
+    job = TrainJob(
+        config=config.model_dump(mode="json"),
+        data=EXTRACTED,
+        output=MODEL,
+        resume=RESUME / digest,
+        # Beside the checkpoints, which training removes when it is done.
+        metrics_log=RESUME / f"{digest}.metrics.jsonl",
+        report=TRAIN_REPORT,
+        loss_csv=TRAIN_LOSS,
+        inputs_digest=digest,
+    )
+    job_file = RESUME / f"{digest}.job.json"
+    job.write(job_file)
+    with _mlflow.start_or_find_run(digest, params=job.config) as tracked:
+        for name, (source, dataset_digest) in datasets.items():
+            tracked.log_dataset_digest(name, dataset_digest, source=source)
+        run_training(
+            job_file,
+            nproc_per_node=config.nproc_per_node,
+            metrics_log=job.metrics_log,
+            on_metrics=lambda record: tracked.log_metrics(
+                {key: value for key, value in record.items() if key != "step"},
+                step=int(record["step"]),
+            ),
+            lock=RESUME / "train.lock",
+        )
+        report = TrainReport.read(TRAIN_REPORT)
+        tracked.log_metrics(summary_metrics(report), step=report.steps)
+        for path in (TRAIN_REPORT, TRAIN_LOSS, MODEL / "train_config.json"):
+            tracked.log_artifact(path)
+    job_file.unlink()
+    job.metrics_log.unlink(missing_ok=True)
+
+
+def dataset_digests(config: TrainConfig) -> dict[str, tuple[Path, str]]:
+    """Return place and sha256 of what a training reads: the samples and the base model.
+
+    Raises:
+        ConfigError: If the base model is not a folder here.
+    """
+    base = Path(config.ovis_pretrained_path)
+    if not base.is_dir():
+        raise ConfigError(
+            f"train.ovis_pretrained_path: there is no folder {str(base)!r}; nothing is "
+            "downloaded, so copy the base checkpoint there first"
+        )
+    return {
+        "extracted": (EXTRACTED, sha256_of_file(EXTRACTED / "manifest.json")),
+        "base_model": (base, sha256_of_folder(base)),
+    }
+
+
+def inputs_digest(config: TrainConfig, datasets: dict[str, tuple[Path, str]]) -> str:
+    """Digest everything a training is computed from; its run and checkpoints are found by it."""
+    # By content: an edited file must not resume the checkpoints of the one before.
+    deepspeed = Path(config.deepspeed) if config.deepspeed else None
+    known = deepspeed is not None and deepspeed.is_file()  # training refuses a missing one
+    inputs = {
+        "deepspeed": sha256_of_file(deepspeed) if deepspeed and known else None,
+        "train": config.model_dump(mode="json", exclude=NOT_AN_INPUT),
+        "datasets": {name: digest for name, (_, digest) in datasets.items()},
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def summary_metrics(report: TrainReport) -> dict[str, float]:
+    """Pick the numbers of a report that are worth comparing between runs."""
+    numbers = {
+        "train.first_loss": report.first_loss,
+        "train.final_loss": report.final_loss,
+        "train.tokens": float(report.tokens),
+    }
+    if report.holdout_loss is not None:
+        numbers["train.holdout_loss"] = report.holdout_loss
+    return numbers
+
+
+@task(name="train")
+def train() -> TrainReport:
+    """Bring DVC stage `train` up to date and return its report."""
+    reproduce("train")
+    return TrainReport.read(TRAIN_REPORT)

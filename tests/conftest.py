@@ -1,0 +1,7 @@
+"""Settings that every test shares, made before torch is first imported."""
+
+import os
+
+# The same number of threads in this process and in those it starts: sums then round alike, and
+# a training that was killed can be compared bit for bit with one that was not.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

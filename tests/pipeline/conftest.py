@@ -1,0 +1,42 @@
+"""One run of the whole pipeline, shared by the tests of this folder."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.working_tree import WorkingTree, copy_working_tree
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A clone after `dvc repro`, `git commit`, `dvc repro`, and what was seen on the way."""
+
+    tree: WorkingTree
+    output: str
+    second_output: str
+    changed_files: str
+    versions: list[tuple[str, int]]
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory):
+    """Run the pipeline twice in a clone, with its record committed in between."""
+    tree = copy_working_tree(tmp_path_factory.mktemp("pipeline"))
+    output = tree.run("dvc", "repro").stdout
+    tree.commit("the record of the first run")
+    second_output = tree.run("dvc", "repro").stdout
+    with closing(sqlite3.connect(tree.path / ".mlflow/mlflow.db")) as registry:
+        versions = registry.execute("select name, version from model_versions").fetchall()
+    changed = tree.run("git", "status", "--porcelain").stdout
+    return FirstRun(tree, output, second_output, changed, versions)
+
+
+@pytest.fixture
+def tree(first_run):
+    """Give the tree of the first run, up to date, whatever the test before it did."""
+    tree = first_run.tree
+    tree.run("git", "checkout", "--quiet", "--force", "main")
+    tree.run("dvc", "repro")
+    return tree

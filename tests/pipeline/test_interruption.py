@@ -1,0 +1,48 @@
+"""Interrupted anywhere, nothing is left running, and the next run finishes the job."""
+
+import os
+import signal
+import time
+
+import pytest
+
+WAIT_SECONDS = 120
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s: {what}"
+        time.sleep(0.2)
+
+
+def trained_steps(tree):
+    logs = list((tree.path / "models/.resume").glob("*.metrics.jsonl"))
+    return len(logs[0].read_text(encoding="utf-8").splitlines()) if logs else 0
+
+
+def kill_dvc(process):
+    process.kill()
+
+
+def press_ctrl_c(process):
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "seed"),
+    [pytest.param(kill_dvc, 1, id="kill -9 dvc"), pytest.param(press_ctrl_c, 2, id="Ctrl+C")],
+)
+def test_training_ends_with_its_run_and_is_resumed_by_the_next(tree, interrupt, seed):
+    tree.change_params(**{"train.seed": seed, "train.max_steps": 40, "train.save_steps": 5})
+    process = tree.start("dvc", "repro", "train")
+    wait_until(lambda: trained_steps(tree) >= 12, "twelve steps of training")
+    interrupt(process)
+    assert process.wait() != 0
+    wait_until(lambda: tree.processes() == [], f"the end of {tree.processes()}")
+    assert not (tree.path / "models/finetuned").exists()
+
+    output = tree.run("dvc", "repro", "train").stdout
+    assert "resuming from" in output
+    assert (tree.path / "models/finetuned/model.safetensors").is_file()
+    assert list((tree.path / "models/.resume").glob("*.json*")) == []

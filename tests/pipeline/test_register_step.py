@@ -1,0 +1,51 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ovis_model.registration import RegisterReport
+from tasks import register
+from tasks.artifacts import EVALUATE_REPORT, MODEL, MODEL_CARD, REGISTER_REPORT, TRAIN_REPORT
+from tasks.params import Params
+from tests.support.registry import scores, write_evaluation, write_manifest
+from tests.support.tiny_model import build_tiny_checkpoint
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+@pytest.fixture
+def working_tree(tmp_path, monkeypatch):
+    """What the train and the evaluate step leave behind, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(PARAMS, "params.yaml")
+    build_tiny_checkpoint(MODEL)
+    (MODEL / "lineage.json").write_text(json.dumps({"inputs_digest": "1" * 64}), encoding="utf-8")
+    write_manifest(MODEL)
+    TRAIN_REPORT.parent.mkdir()
+    TRAIN_REPORT.write_text(json.dumps({"samples": 1200}), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplog):
+    caplog.set_level("INFO")
+    params = Params.read()
+    benchmarks = dict.fromkeys(params.register_.gate.min_score, scores(20))
+    write_evaluation(EVALUATE_REPORT, **benchmarks)
+
+    register.run(params)
+    refused = REGISTER_REPORT.read_bytes()
+    report = RegisterReport.read(REGISTER_REPORT)
+    assert (report.version, report.aliases, report.champion) == (1, ["challenger"], None)
+    assert "digits_single: 20.0 is under" in report.objections[0]
+    assert report.objections[0] in MODEL_CARD.read_text(encoding="utf-8")
+
+    register.run(params)
+    assert REGISTER_REPORT.read_bytes() == refused
+    assert "nothing added" in caplog.text
+
+    write_evaluation(EVALUATE_REPORT, **dict.fromkeys(benchmarks, scores(99)))
+    register.run(params)
+    report = RegisterReport.read(REGISTER_REPORT)
+    assert (report.version, report.promoted, report.champion) == (1, True, 1)

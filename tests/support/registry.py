@@ -1,0 +1,97 @@
+"""What registering needs and a test can have at once: a registry in memory, a small model."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ovis_model.reports import sha256_of_file
+
+
+class MemoryRegistry:
+    """The `Registry` of ovis_model.registration, for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self.versions: dict[int, dict[str, str]] = {}
+        self.places: dict[int, Path] = {}
+        self.texts: dict[int, str] = {}
+        self.aliases: dict[str, int] = {}
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def find_version(self, tag: str, value: str) -> int | None:
+        found = [number for number, tags in self.versions.items() if tags.get(tag) == value]
+        return min(found, default=None)
+
+    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
+        version = len(self.versions) + 1
+        self.versions[version] = dict(tags)
+        self.places[version] = model
+        return version
+
+    def tags_of(self, version: int) -> dict[str, str]:
+        return dict(self.versions[version])
+
+    def describe(self, version: int, *, tags: Mapping[str, str], text: str) -> None:
+        self.texts[version] = text
+        self.versions[version].update(tags)
+
+    def version_at(self, alias: str) -> int | None:
+        return self.aliases.get(alias)
+
+    def move_alias(self, alias: str, version: int) -> None:
+        self.aliases[alias] = version
+
+
+def write_model(folder: Path, weights: bytes = b"weights") -> Path:
+    """Write a model folder as the train step leaves it, with weights that are only bytes."""
+    # A training writes a new folder; it never writes into an old file.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    lineage = {"base_model": "base", "inputs_digest": "1" * 64, "data_digest": "2" * 64}
+    (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    return write_manifest(folder)
+
+
+def write_manifest(folder: Path) -> Path:
+    """List what is in a folder, as the train step does last."""
+    manifest = folder / "manifest.json"
+    manifest.unlink(missing_ok=True)
+    files = {
+        path.relative_to(folder).as_posix(): sha256_of_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest.write_text(json.dumps({"files": files, "steps": 3}), encoding="utf-8")
+    return folder
+
+
+def scores(
+    tuned: float, *, base: float = 10.0, exam: str = "exam", **counts: int
+) -> dict[str, Any]:
+    """Return one benchmark as reports/evaluate.json has it."""
+
+    def score(value: float) -> dict[str, Any]:
+        interval = {"interval_low": max(value - 5, 0.0), "interval_high": min(value + 5, 100.0)}
+        return {"score": value, **interval, "forced_close": 0, "invalid": 0}
+
+    return {
+        "fingerprint": exam,
+        "metric": "exact",
+        "num_items": 100,
+        "tuned": {**score(tuned), **counts},
+        "base": score(base),
+    }
+
+
+def write_evaluation(path: Path, **benchmarks: dict[str, Any]) -> Path:
+    """Write reports/evaluate.json."""
+    protocol = {"enable_thinking": True, "thinking_budget": 24, "max_new_tokens": 72}
+    report = {"protocol": protocol, "benchmarks": benchmarks}
+    path.write_text(json.dumps(report), encoding="utf-8")
+    return path

@@ -1,0 +1,47 @@
+"""A Prefect server is used where there is one, and one that was started here ends here."""
+
+import json
+import os
+import urllib.request
+
+import pytest
+
+from flows import server as servers
+from flows.server import is_healthy, server
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "PREFECT_HOME", tmp_path)
+    monkeypatch.setattr(servers, "RECORD", tmp_path / "server.json")
+    monkeypatch.setattr(servers, "LOG", tmp_path / "server.log")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return tmp_path
+
+
+def test_the_users_server_is_used(monkeypatch, place):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with server() as url:
+        assert url == "http://127.0.0.1:9/api"
+    assert list(place.iterdir()) == []
+
+
+def test_a_started_server_answers_is_found_by_others_and_ends(place):
+    with server() as url:
+        assert os.environ["PREFECT_API_URL"] == url
+        with urllib.request.urlopen(f"{url}/health") as answer:
+            assert answer.status == 200
+        del os.environ["PREFECT_API_URL"]  # as another process sees it
+        with server() as reused:
+            assert reused == url
+        assert is_healthy(url)
+    assert not is_healthy(url)
+    assert not (place / "server.json").exists()
+    assert "PREFECT_API_URL" not in os.environ
+
+
+@pytest.mark.parametrize("record", ["", "{}", json.dumps({"url": "http://127.0.0.1:9/api"})])
+def test_the_record_of_a_server_that_is_gone_is_not_believed(place, record):
+    (place / "server.json").write_text(record, encoding="utf-8")
+    assert servers._running() is None

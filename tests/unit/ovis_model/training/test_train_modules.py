@@ -1,0 +1,125 @@
+import pytest
+import torch
+from torch import nn
+
+from ovis_model.config import TrainConfig
+from ovis_model.errors import ConfigError
+from ovis_model.training.train_modules import (
+    ModuleRate,
+    count_parameters,
+    freeze_others,
+    learning_rates,
+    optimizer_groups,
+    parse_train_modules,
+    rates_by_module,
+)
+
+VIT = "visual_tokenizer.vit.vision_model."
+NAMES = [
+    "llm.model.embed_tokens.weight",
+    "llm.model.norm.weight",
+    f"{VIT}embeddings.patch_embedding.weight",
+    f"{VIT}encoder.layers.0.mlp.fc1.weight",
+    f"{VIT}encoder.layers.9.mlp.fc1.weight",
+    f"{VIT}encoder.layers.10.mlp.fc1.weight",
+    f"{VIT}post_layernorm.weight",
+    "visual_tokenizer.head.0.weight",
+    "vte.weight",
+]
+
+
+def config(**values):
+    return TrainConfig.parse({"ovis_pretrained_path": "base", **values}, where="test")
+
+
+def trained(**values):
+    return [NAMES.index(name) for name in learning_rates(NAMES, config(**values))]
+
+
+@pytest.mark.parametrize(
+    ("train_modules", "expected"),
+    [
+        ("all", [0, 1, 2, 3, 4, 5, 7, 8]),
+        ("llm", [0, 1]),
+        ("visual_tokenizer", [2, 3, 4, 5, 7]),
+        ("visual_tokenizer.head", [7]),
+        ("visual_tokenizer.vit", [2, 3, 4, 5]),
+        ("visual_tokenizer.vit.last_block", [5]),
+        ("vte", [8]),
+        ("vte|llm", [0, 1, 8]),
+    ],
+)
+def test_a_module_name_trains_exactly_its_parameters(train_modules, expected):
+    assert trained(train_modules=train_modules) == expected
+
+
+def test_freeze_flags_win_over_train_modules():
+    assert trained(freeze_llm=True) == [2, 3, 4, 5, 7, 8]
+    assert trained(freeze_vision_tower=True) == [0, 1, 7, 8]
+    assert trained(freeze_vision_tower=True, train_modules="visual_tokenizer") == [7]
+
+
+def test_freezing_everything_is_an_error_that_names_the_settings():
+    with pytest.raises(ConfigError, match=r"train_modules='llm', freeze_llm=True .* nothing"):
+        trained(train_modules="llm", freeze_llm=True)
+
+
+def test_the_most_specific_name_sets_the_rate():
+    rates = learning_rates(
+        NAMES,
+        config(
+            train_modules="all|visual_tokenizer:1e-3|visual_tokenizer.vit.last_block:5",
+            learning_rate=1e-2,
+        ),
+    )
+    assert [rates.get(name) for name in NAMES] == [
+        *(1e-2, 1e-2, 1e-3, 1e-3, 1e-3),
+        *(5.0, None, 1e-3, 1e-2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lm", "unknown key 'lm'; did you mean 'llm'"),
+        ("llm|llm:1e-5", "'llm' is named twice"),
+        ("llm:fast", "learning rate of 'llm' must be a number >= 0, got 'fast'"),
+        ("llm:", "got ''"),
+        ("llm:-1", "got '-1'"),
+        ("llm:nan", "got 'nan'"),
+        ("", "unknown key ''"),
+    ],
+)
+def test_a_bad_entry_is_explained(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_train_modules(text, learning_rate=1e-4)
+
+
+def test_spaces_around_names_do_not_matter():
+    assert parse_train_modules(" llm : 1e-5 | vte", learning_rate=1) == (
+        ModuleRate("llm", 1e-5),
+        ModuleRate("vte", 1),
+    )
+
+
+def small_model():
+    return nn.ModuleDict({"llm": nn.Linear(3, 2), "vte": nn.Linear(2, 2, bias=False)})
+
+
+def test_vectors_are_not_decayed_and_equal_rates_share_a_group():
+    model = small_model()
+    rates = {"llm.weight": 1e-3, "llm.bias": 1e-3, "vte.weight": 1e-3}
+    groups = optimizer_groups(model, rates, weight_decay=0.1)
+    assert [(len(g["params"]), g["lr"], g["weight_decay"]) for g in groups] == [
+        (2, 1e-3, 0.1),
+        (1, 1e-3, 0.0),
+    ]
+    torch.optim.AdamW(groups)
+
+
+def test_parameters_without_a_rate_are_frozen_and_not_counted():
+    model = small_model()
+    freeze_others(model, {"vte.weight": 1e-3})
+    assert count_parameters(model) == 12
+    assert count_parameters(model, trainable_only=True) == 4
+    assert rates_by_module(model, {"vte.weight": 1e-3}) == {("vte", 1e-3): 4}

@@ -1,0 +1,56 @@
+"""The step as DVC runs it: reports on disk, and the same numbers on the model's MLflow run."""
+
+import json
+
+import pytest
+import yaml
+from PIL import Image
+
+from ovis_model.errors import CheckpointError
+from ovis_model.evaluation.scores import EvaluationReport
+from tasks import evaluate
+from tasks._mlflow import find_run_id
+from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, MODEL, PREDICTIONS
+from tasks.params import Params
+from tests.support.tiny_model import build_tiny_checkpoint
+
+SECTIONS = {
+    "validate": {"raw_data": "raw"},
+    "extract": {},
+    "train": {"ovis_pretrained_path": "base"},
+    "evaluate": {"benchmarks": "benchmarks", "thinking_budget": 2, "max_new_tokens": 32},
+    "register": {},
+}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A working tree with two checkpoints and a benchmark of one item."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    build_tiny_checkpoint(tmp_path / "base", seed=1)
+    build_tiny_checkpoint(tmp_path / MODEL)
+    (MODEL / "lineage.json").write_text('{"inputs_digest": "abc"}', encoding="utf-8")
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    item = {"id": "a", "image": ["a.png"], "question": "<image>\nWhich digit?", "answer": "7"}
+    header = {"name": "digits", "version": 1, "items": "digits.jsonl", "metric": "exact"}
+    (folder / "digits.jsonl").write_text(json.dumps(item), encoding="utf-8")
+    (folder / "digits.yaml").write_text(yaml.safe_dump(header), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SECTIONS), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_step_leaves_its_reports_and_tells_the_tracker(world):
+    evaluate.run(Params.read())
+    report = EvaluationReport.read(EVALUATE_REPORT)
+    assert report.benchmarks["digits"].num_items == 1
+    assert EVALUATE_HTML.is_file()
+    assert [path.name for path in PREDICTIONS.iterdir()] == ["digits.jsonl"]
+    assert find_run_id("abc") is not None
+
+
+def test_a_model_that_does_not_say_what_it_is_made_from_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"run `dvc repro train`"):
+        evaluate.read_inputs_digest(tmp_path)

@@ -1,0 +1,58 @@
+"""A training is known by its inputs: what changes the result changes the digest, no more."""
+
+import pytest
+
+from ovis_model.config import TrainConfig
+from ovis_model.errors import ConfigError
+from tasks import train
+from tasks.train import dataset_digests, inputs_digest
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    extracted, base = tmp_path / "extracted", tmp_path / "base"
+    for folder in (extracted, base):
+        folder.mkdir()
+    (extracted / "manifest.json").write_text("{}", encoding="utf-8")
+    (base / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(train, "EXTRACTED", extracted)
+
+    def digest(**changes):
+        config = TrainConfig(ovis_pretrained_path=str(base), **changes)
+        return inputs_digest(config, dataset_digests(config))
+
+    return digest, extracted, base
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"learning_rate": 3e-5}, id="a rate"),
+        pytest.param({"seed": 1}, id="the seed"),
+        pytest.param({"adam_beta2": 0.95}, id="a field of TrainingArguments"),
+    ],
+)
+def test_another_setting_is_another_training(inputs, change):
+    digest, _, _ = inputs
+    assert digest(**change) != digest()
+
+
+@pytest.mark.parametrize("change", [{"save_steps": 7}, {"dataloader_num_workers": 2}])
+def test_a_setting_that_changes_no_result_resumes_the_same_training(inputs, change):
+    digest, _, _ = inputs
+    assert digest(**change) == digest()
+
+
+def test_other_data_or_another_base_model_is_another_training(inputs):
+    digest, extracted, base = inputs
+    first = digest()
+    (extracted / "manifest.json").write_text('{"files": {}}', encoding="utf-8")
+    second = digest()
+    (base / "config.json").write_text('{"vocab_size": 1}', encoding="utf-8")
+    assert len({first, second, digest()}) == 3
+
+
+def test_a_missing_base_model_says_that_nothing_is_downloaded():
+    config = TrainConfig(ovis_pretrained_path="AIDC-AI/Ovis2.5-2B")
+    with pytest.raises(ConfigError, match=r"no folder 'AIDC-AI/Ovis2\.5-2B'; nothing is "):
+        dataset_digests(config)
