@@ -24,25 +24,31 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ovis_model.modeling.configuration_ovis2_5 import Siglip2NavitConfig
 
+# The cached functions leave inference mode: a table first needed there would be an inference
+# tensor, which a later backward pass in the same process refuses.
+
 ROPE_BASE = 10000.0
 Grid = tuple[int, int, int]
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(mode=False)
 def merge_order(height: int, width: int, stride: int) -> Tensor:
     """Return raster positions of one frame's patches in merge order, int64 [h * w]."""
-    raster = torch.arange(height * width).view(height // stride, stride, width // stride, stride)
+    positions = torch.arange(height * width, device="cpu")
+    raster = positions.view(height // stride, stride, width // stride, stride)
     return raster.permute(0, 2, 1, 3).reshape(-1)
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(mode=False)
 def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
     """Return rotation angles of one frame in merge order, float32 [h * w, head_dim / 2].
 
     The first half turns with the row, the second with the column; time turns nothing.
     """
     quarter = head_dim // 4
-    exponents = torch.arange(quarter, dtype=torch.float32) * 2 / (head_dim // 2)
+    exponents = torch.arange(quarter, dtype=torch.float32, device="cpu") * 2 / (head_dim // 2)
     frequencies = 1.0 / ROPE_BASE**exponents
     order = merge_order(height, width, stride)
     rows = (order // width).float()[:, None] * frequencies
@@ -51,6 +57,7 @@ def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(mode=False)
 def window_partition(height: int, width: int, side: int) -> tuple[Tensor, tuple[int, ...]]:
     """Cut one frame of merged cells into windows.
 
@@ -62,7 +69,7 @@ def window_partition(height: int, width: int, side: int) -> tuple[Tensor, tuple[
     Returns:
         Cell positions in window order, int64 [height * width], and the cells of each window.
     """
-    cells = torch.arange(height * width).view(height, width)
+    cells = torch.arange(height * width, device="cpu").view(height, width)
     windows = [
         cells[top : top + side, left : left + side].reshape(-1)
         for top in range(0, height, side)

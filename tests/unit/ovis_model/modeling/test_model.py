@@ -114,6 +114,16 @@ def test_a_text_only_batch_gives_visual_parameters_a_zero_gradient(model):
     assert model.get_input_embeddings().weight.grad.any()
 
 
+def test_a_model_trains_on_a_shape_that_inference_met_first(model, processor):
+    picture = Image.effect_noise((160, 96), 80).convert("RGB")
+    prompt = processor.encode_prompt(IMAGE, images=[picture], enable_thinking=False)
+    inputs = (prompt.input_ids[None], None, prompt.pixel_values, prompt.grid_thws)
+    with torch.inference_mode():
+        model(*inputs)
+    model(*inputs, labels=prompt.input_ids[None].clamp(min=0)).loss.backward()
+    assert model.visual_tokenizer.head[0].weight.grad.any()
+
+
 def test_a_saved_checkpoint_loads_again_with_the_same_logits(model, processor, prompts, tmp_path):
     save_checkpoint(model, processor, tmp_path)
     again = load_model(tmp_path)
