@@ -90,12 +90,10 @@ def generate_ids(
     """
     token_ids = processor.token_ids
     batch = pad_batch(list(prompts), pad_id=token_ids.pad, side="left")
-    weight = next(model.parameters())
+    device = next(model.parameters()).device
     inputs: dict[str, Any] = {
-        name: tensor.to(weight.device) for name, tensor in batch.items() if tensor is not None
+        name: tensor.to(device) for name, tensor in batch.items() if tensor is not None
     }
-    if "pixel_values" in inputs:
-        inputs["pixel_values"] = inputs["pixel_values"].to(weight.dtype)
     with torch.inference_mode():
         return model.generate(**inputs, **settings.keywords(token_ids), **extra)
 

@@ -103,6 +103,20 @@ def group_segments(lengths: list[int], device: torch.device) -> list[AttentionGr
     return groups
 
 
+def normalize_patches(patches: Tensor) -> Tensor:
+    """Scale bytes to [-1, 1]; values that are floats already are left alone.
+
+    Dividing by 255 in float32 gives, for every byte, the very number that the reference gets by
+    multiplying with 0.00392156862745098 in float64 and rounding to float32.
+
+    Args:
+        patches: uint8, or floats in [-1, 1], of any shape.
+    """
+    if patches.dtype is not torch.uint8:
+        return patches
+    return patches.float().div_(255).sub_(0.5).mul_(2)
+
+
 class PatchEmbedding(nn.Conv2d):
     """The patch projection; its kernel covers a whole patch."""
 
@@ -149,11 +163,19 @@ class Siglip2NavitEmbeddings(nn.Module):
         return raster[merge_order(height, width, self.stride).to(raster.device)]
 
     def forward(self, pixel_values: Tensor, frames: "FrameIndex") -> Tensor:
-        """Embed patches [num_patches, channels * patch**2] as [num_patches, hidden]."""
+        """Embed patches as [num_patches, hidden].
+
+        Args:
+            pixel_values: uint8 as the processor ships them, or floats in [-1, 1],
+                [num_patches, channels * patch**2].
+            frames: Where each frame's patches are.
+        """
         weight = self.patch_embedding.weight
         # A convolution whose kernel covers its whole input is a matrix product, and much faster.
         patches = F.linear(
-            pixel_values.to(weight.dtype), weight.flatten(1), self.patch_embedding.bias
+            normalize_patches(pixel_values).to(weight.dtype),
+            weight.flatten(1),
+            self.patch_embedding.bias,
         )
         tables = [self.position_table(height, width) for height, width in frames.shapes]
         return patches + torch.cat(tables)[frames.positions]
