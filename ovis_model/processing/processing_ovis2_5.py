@@ -73,6 +73,7 @@ class Ovis2_5Processor:
 
     def __init__(
         self,
+        image_processor: Ovis2_5ImageProcessor,
         tokenizer: Tokenizer,
         *,
         chat_template: str,
@@ -80,8 +81,8 @@ class Ovis2_5Processor:
         frame_sampling: FrameSampling | None = None,
     ) -> None:
         """Put the parts together; `from_pretrained` finds them in a checkpoint folder."""
+        self.image_processor = image_processor
         self.tokenizer = tokenizer
-        self.image_processor = Ovis2_5ImageProcessor()
         self.chat_template = chat_template
         self.pixel_limits = pixel_limits or PixelLimits()
         self.frame_sampling = frame_sampling or FrameSampling()
@@ -114,6 +115,7 @@ class Ovis2_5Processor:
                 f"{SAMPLER_NAME!r}"
             )
         return cls(
+            Ovis2_5ImageProcessor(),
             tokenizer,
             chat_template=template["chat_template"],
             pixel_limits=PixelLimits(**settings.get("pixel_limits", {})),
@@ -142,6 +144,7 @@ class Ovis2_5Processor:
     ) -> "Ovis2_5Processor":
         """Return a processor that differs in these settings only."""
         return Ovis2_5Processor(
+            self.image_processor,
             self.tokenizer,
             chat_template=self.chat_template,
             pixel_limits=pixel_limits or self.pixel_limits,

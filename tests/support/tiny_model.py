@@ -15,6 +15,7 @@ from ovis_model.config import FrameSampling, PixelLimits
 from ovis_model.modeling.checkpoint import save_checkpoint
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.processing.image_processing_ovis2_5 import Ovis2_5ImageProcessor
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.tokens import ADDED_TOKENS, CLOSING_SENTENCE, END_OF_TEXT, IM_END
 
@@ -128,6 +129,7 @@ def build_tiny_checkpoint(
     torch.manual_seed(seed)
     model = Ovis2_5ForConditionalGeneration(tiny_config(tokenizer)).eval()
     processor = Ovis2_5Processor(
+        Ovis2_5ImageProcessor(),
         tokenizer,
         chat_template=CHAT_TEMPLATE,
         pixel_limits=pixel_limits,
