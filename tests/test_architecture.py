@@ -26,6 +26,8 @@ MAX_FUNCTION_LINES = 50
 LONG_FUNCTIONS: dict[str, str] = {}
 #: What a step starts as a process of its own, where the import graph cannot see it.
 STARTED = {"train": "ovis_model.training.__main__"}
+#: Code that no step runs: it is offered to those who call the library themselves.
+LIBRARY_ONLY = {"ovis_model/processing/truncation.py"}
 #: Files whose names say nothing about what is in them.
 VAGUE_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 
@@ -119,8 +121,13 @@ def test_the_code_a_stage_lists_is_the_code_it_imports(step):
         )
         if is_code(path)
     }
-    missing, unused = sorted(imported - covered), sorted(covered - imported)
+    missing, unused = sorted(imported - covered), sorted(covered - imported - LIBRARY_ONLY)
     assert (missing, unused) == ([], []), f"{step}: add {missing}, drop {unused}"
+
+
+def test_code_that_no_step_runs_is_listed_as_such_and_exists():
+    assert not LIBRARY_ONLY & set().union(*map(code_of, STEPS))
+    assert all((ROOT / path).is_file() for path in LIBRARY_ONLY)
 
 
 def test_package_markers_hold_a_docstring_and_nothing_else():
