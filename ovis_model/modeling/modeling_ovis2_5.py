@@ -5,6 +5,7 @@ Shapes are written [in, brackets], with these names in this file:
     batch, seq_len   text positions, visual positions included
     num_patches      patches of all media of the batch, one after another
     num_media        images and videos of the batch, in the order of their placeholders
+    num_tokens       visual positions of the batch, indicators left out
 
 Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), and for the dummy visual pass
 AIDC-AI/Ovis @ 4de4946, `ovis/model/modeling_ovis.py`.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    DynamicCache,
     LogitsProcessorList,
     PreTrainedModel,
     Qwen3ForCausalLM,
@@ -24,10 +26,19 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from ovis_model.modeling.attention import (
+    PACKED_ATTENTION,
+    check_implementation,
+    check_packed_row,
+    describe_attention,
+    packed_arguments,
+)
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
+from ovis_model.modeling.loss import IGNORE_INDEX, LanguageModelHead, next_token_targets
 from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
-from ovis_model.modeling.thinking_budget import ThinkingBudgetLogitsProcessor
-from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer
+from ovis_model.modeling.prompt_prefix import PromptPrefix
+from ovis_model.modeling.thinking_budget import ThinkingBudgetLogitsProcessor, check_budget
+from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
     IMAGE_BEGIN_ID,
     IMAGE_PLACEHOLDER_ID,
@@ -37,6 +48,12 @@ from ovis_model.tokens import (
     VISUAL_ATOM_ID,
     TokenIds,
 )
+
+#: Logits that a training step still returns beside its loss, in numbers: more would cost memory
+#: and time for something that training does not read.
+MAX_LOGITS_IN_TRAINING = 1 << 19
+#: Parts whose blocks can be recomputed in the backward pass.
+CHECKPOINTED_PARTS = ("llm", "vit")
 
 
 class Ovis2_5PreTrainedModel(PreTrainedModel):
@@ -76,11 +93,19 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
     def __init__(self, config: Ovis2_5Config) -> None:
         super().__init__(config)
         self.llm = Qwen3ForCausalLM._from_config(config.llm)
+        self.llm.lm_head = LanguageModelHead(
+            config.llm.hidden_size, config.llm.vocab_size, bias=False
+        )
         self.visual_tokenizer = VisualTokenizer(config)
-        self.vte = VisualEmbedding(config.visual_vocab_size, self.llm.config.hidden_size)
+        self.vte = VisualEmbedding(config.visual_vocab_size, config.llm.hidden_size)
         #: Ids of the checkpoint's own tokenizer; `load_model` sets them, `generate` needs them.
         self.token_ids: TokenIds | None = None
+        #: Which parts `gradient_checkpointing_enable` is about.
+        self.checkpointed_parts: tuple[str, ...] = CHECKPOINTED_PARTS
         self.post_init()  # type: ignore[no-untyped-call]
+        # transformers says "sdpa" where the caller said nothing.
+        asked = config._attn_implementation
+        self.set_attention("auto" if asked in (None, "sdpa") else asked)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the text embedding table."""
@@ -99,6 +124,49 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the language model's head."""
         self.llm.set_output_embeddings(value)
+
+    def set_attention(self, implementation: str) -> None:
+        """Choose how attention is computed, in the vision tower and in the language model.
+
+        Args:
+            implementation: One of `attention.IMPLEMENTATIONS`; "auto" decides by device and
+                precision each time.
+
+        Raises:
+            ConfigError: If there is no such implementation here.
+        """
+        self.attention = check_implementation(implementation)
+        self.visual_tokenizer.vit.vision_model.encoder.attn_implementation = implementation
+        own = implementation in ("auto", "sdpa", "varlen")
+        self.llm.set_attn_implementation(PACKED_ATTENTION if own else implementation)
+
+    @property
+    def attention_in_use(self) -> dict[str, str]:
+        """What runs where the weights are now, for the vision tower and the language model."""
+        weight = self.vte.weight
+        return describe_attention(self.attention, weight.device, weight.dtype)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """Recompute blocks in the backward pass, in `checkpointed_parts` only."""
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        parts: dict[str, nn.Module] = {"llm": self.llm, "vit": self.visual_tokenizer.vit}
+        for name in set(CHECKPOINTED_PARTS) - set(self.checkpointed_parts):
+            for module in parts[name].modules():
+                if hasattr(module, "gradient_checkpointing"):
+                    setattr(module, "gradient_checkpointing", False)  # noqa: B010 - mypy
+
+    def embed_media(self, pixel_values: Tensor, grid_thws: Tensor) -> Tensor:
+        """Embed images and videos.
+
+        Args:
+            pixel_values: Patches of all media, uint8, or floats in [-1, 1], [num_patches, 768].
+            grid_thws: (t, h, w) per medium, int64 [num_media, 3].
+
+        Returns:
+            One embedding per 2x2 patches, [num_tokens, hidden].
+        """
+        features = self.visual_tokenizer.vit(pixel_values, grid_thws)
+        return embed_features(self.visual_tokenizer, self.vte, features)
 
     def merge_multimodal(
         self, input_ids: Tensor, pixel_values: Tensor | None, grid_thws: Tensor | None
@@ -140,7 +208,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                     "and grid_thws were given"
                 )
             return self._touch_visual_parameters(embeds) if self.training else embeds
-        visual = self.vte(self.visual_tokenizer(pixel_values, grid_thws))
+        visual = self.embed_media(pixel_values, grid_thws)
         if int(atoms.sum()) != len(visual):
             raise ValueError(
                 f"input_ids reserve {int(atoms.sum())} visual positions but the media give "
@@ -159,13 +227,12 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         cell = vit.hidden_stride
         patches = embeds.new_zeros(cell**2, vit.num_channels * vit.patch_size**2)
         grid = torch.tensor([[1, cell, cell]], device=embeds.device)
-        visual: Tensor = self.vte(self.visual_tokenizer(patches, grid))
-        return embeds + visual.sum() * 0.0
+        return embeds + self.embed_media(patches, grid).sum() * 0.0
 
     def forward(
         self,
         input_ids: Tensor | None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
         pixel_values: Tensor | None = None,
         grid_thws: Tensor | None = None,
         labels: Tensor | None = None,
@@ -175,6 +242,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        sequence_lengths: list[int] | None = None,
+        num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -189,27 +258,110 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             inputs_embeds: Embeddings instead of ids and media, [batch, seq_len, hidden].
             past_key_values: Key-value cache.
             use_cache: Whether to return a cache.
-            logits_to_keep: Compute logits for the last so many positions; 0 means all.
-            **kwargs: `num_items_in_batch` normalises the loss; the rest goes to the LLM.
+            logits_to_keep: Compute logits for the last so many positions, or for these; 0 means
+                all.
+            sequence_lengths: Lengths of the samples packed into the only row; each sees itself
+                alone and begins at position 0.
+            num_items_in_batch: Divides the summed loss; None takes the labels of this batch.
+            **kwargs: Handed on to the language model.
 
         Returns:
-            Logits [batch, seq_len, vocab], and the loss when labels are given.
+            The loss when labels are given, and logits [batch, seq_len, vocab].  In training the
+            logits are None unless they are few: the loss computes its own, where a label is.
+
+        Raises:
+            ValueError: If there is neither ids nor embeddings, if text and media disagree, or if
+                packed lengths do not describe one unpadded row.
         """
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
             inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws)
-        outputs: CausalLMOutputWithPast = self.llm(
+        begins = None
+        if sequence_lengths is not None:
+            if attention_mask is not None:
+                raise ValueError("a packed row has no padding: give no attention_mask")
+            segments = check_packed_row(inputs_embeds, sequence_lengths, self.attention)
+            begins = segments.bounds[:-1].long()
+            position_ids = segments.positions()
+            kwargs |= packed_arguments(segments)
+            if self.llm.config._attn_implementation == PACKED_ATTENTION:
+                # Given a dictionary, transformers makes no mask of its own.
+                attention_mask = {"full_attention": None}
+            use_cache = False
+        outputs = self.llm.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            labels=labels,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
             **kwargs,
         )
-        return outputs
+        hidden = outputs.last_hidden_state
+        loss = None
+        if labels is not None:
+            targets = next_token_targets(labels, begins)
+            loss = self._loss(hidden, targets, num_items_in_batch)
+        logits = None
+        vocab = self.config.llm.vocab_size
+        if (
+            loss is None
+            or not self.training
+            or hidden[..., 0].numel() * vocab <= MAX_LOGITS_IN_TRAINING
+        ):
+            kept = (
+                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            )
+            logits = self.llm.lm_head(hidden[:, kept])
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, hidden: Tensor, targets: Tensor, num_items: int | Tensor | None) -> Tensor:
+        """Mean cross entropy over learned positions; NaN if there is none, as in the reference."""
+        learned = targets != IGNORE_INDEX
+        total: Tensor = self.llm.lm_head(hidden[learned], targets[learned])
+        if num_items is None:
+            return total / learned.sum()
+        if isinstance(num_items, Tensor):
+            num_items = num_items.to(total.device)
+        return total / num_items
+
+    @torch.no_grad()
+    def encode_prefix(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        grid_thws: Tensor | None = None,
+    ) -> PromptPrefix:
+        """Read the beginning that several prompts share.
+
+        Args:
+            input_ids: Ids with expanded visual positions, int64 [1, prefix_len].
+            pixel_values: Patches of its media, [num_patches, 768].
+            grid_thws: (t, h, w) per medium, int64 [num_media, 3].
+
+        Returns:
+            What `generate` takes as `prefix`, any number of times.
+
+        Raises:
+            ValueError: If there is not exactly one row with at least one position.
+        """
+        if len(input_ids) != 1 or not input_ids.numel():
+            raise ValueError(
+                f"a prefix is one row of at least one id, got shape {tuple(input_ids.shape)}"
+            )
+        cache = DynamicCache(config=self.config.llm)
+        self.llm.model(
+            inputs_embeds=self.merge_multimodal(input_ids, pixel_values, grid_thws),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return PromptPrefix.of(cache)
 
     @torch.no_grad()
     def generate(
@@ -223,6 +375,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         max_new_tokens: int,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
+        prefix: PromptPrefix | None = None,
         **generation_kwargs: Any,
     ) -> Tensor:
         """Continue prompts; greedy unless sampling is asked for.
@@ -239,6 +392,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             max_new_tokens: Tokens per row, thinking and closing sentence included.
             eos_token_id: Ids that end a row; None means the tokenizer's `<|im_end|>`.
             pad_token_id: Fills rows that ended early; None means `<|endoftext|>`.
+            prefix: What every row begins with, from `encode_prefix`; ids, mask and media are
+                then those of the rest, one position at least.
             **generation_kwargs: Anything `transformers` generation takes, such as do_sample,
                 temperature, repetition_penalty or streamer.
 
@@ -253,15 +408,22 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         pad = pad_token_id if pad_token_id is not None else self._known_token_ids().pad
         if attention_mask is None:
             attention_mask = (input_ids != pad).cumsum(dim=1) > 0
+        attention_mask = attention_mask.to(torch.int64)
         processors = LogitsProcessorList(generation_kwargs.pop("logits_processor", None) or [])
         if thinking_budget is not None:
             token_ids = self._known_token_ids()
-            _check_budget(thinking_budget, max_new_tokens, token_ids)
+            check_budget(thinking_budget, max_new_tokens, token_ids)
             processors.append(ThinkingBudgetLogitsProcessor(thinking_budget, token_ids))
         generation_kwargs.setdefault("do_sample", False)
+        embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws)
+        if prefix is not None:
+            generation_kwargs["past_key_values"] = prefix.cache(len(input_ids))
+            attention_mask = prefix.extend_mask(attention_mask)
+            # transformers wants embeddings of the whole prompt and reads those not in the cache.
+            embeds = nn.functional.pad(embeds, (0, 0, prefix.length, 0))
         new_ids: Tensor = self.llm.generate(
-            inputs_embeds=self.merge_multimodal(input_ids, pixel_values, grid_thws),
-            attention_mask=attention_mask.to(torch.int64),
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
             logits_processor=processors,
             max_new_tokens=max_new_tokens,
             eos_token_id=eos,
@@ -278,18 +440,6 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                 "TokenIds.of(tokenizer)"
             )
         return self.token_ids
-
-
-def _check_budget(budget: int, max_new_tokens: int, token_ids: TokenIds) -> None:
-    if budget < 1:
-        raise ValueError(f"thinking_budget must be at least 1 token, got {budget}")
-    needed = budget + len(token_ids.closing_sentence) + 1
-    if max_new_tokens < needed:
-        raise ValueError(
-            f"thinking_budget {budget} plus the closing sentence of "
-            f"{len(token_ids.closing_sentence)} tokens and one token of answer need "
-            f"max_new_tokens >= {needed}, got {max_new_tokens}"
-        )
 
 
 # exist_ok: a future transformers may bring its own `ovis2_5`.

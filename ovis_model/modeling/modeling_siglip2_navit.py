@@ -6,15 +6,15 @@ Shapes are written [in, brackets], with these names in this file:
     num_patches   sum of t * h * w over the media
     merge order   (t, h / 2, w / 2, 2, 2): the four patches of a 2x2 block are consecutive
 
-Attention never leaves a frame.  Frames (or windows) of equal length are batched into one call
-instead of masking one long sequence, which was 13 times slower on a CPU.
+Attention never leaves a frame, or a window of one: see `attention.py`.
 
 Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), `Siglip2NavitModel`.
 """
 
-from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's customary name
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ovis_model.modeling.attention import Segments, attend
 from ovis_model.modeling.configuration_ovis2_5 import Siglip2NavitConfig
 
 # The cached functions leave inference mode: a table first needed there would be an inference
@@ -78,31 +79,6 @@ def window_partition(height: int, width: int, side: int) -> tuple[Tensor, tuple[
     return torch.cat(windows), tuple(len(window) for window in windows)
 
 
-@dataclass(frozen=True)
-class AttentionGroup:
-    """Segments of one length, attended in one call."""
-
-    length: int
-    #: Positions of the tokens, int64 [num_segments * length]; None when they are all, in order.
-    positions: Tensor | None
-
-
-def group_segments(lengths: list[int], device: torch.device) -> list[AttentionGroup]:
-    """Group consecutive segments of a packed sequence by their length."""
-    if len(set(lengths)) == 1:
-        return [AttentionGroup(lengths[0], None)]
-    starts: dict[int, list[int]] = defaultdict(list)
-    start = 0
-    for length in lengths:
-        starts[length].append(start)
-        start += length
-    groups = []
-    for length, offsets in starts.items():
-        positions = torch.tensor(offsets)[:, None] + torch.arange(length)
-        groups.append(AttentionGroup(length, positions.reshape(-1).to(device)))
-    return groups
-
-
 def normalize_patches(patches: Tensor) -> Tensor:
     """Scale bytes to [-1, 1]; values that are floats already are left alone.
 
@@ -135,6 +111,33 @@ class PositionEmbedding(nn.Embedding):
         return float(self.embedding_dim**-0.5)
 
 
+class PositionTables:
+    """Interpolated positions by shape, as long as the weights they come from stay the same.
+
+    The interpolation for one large image takes about as long as decoding it (80 ms of a CPU).
+    """
+
+    MAX_TABLES = 64
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, int], Tensor] = {}
+        self._made_from: tuple[int, int] | None = None
+
+    def get(self, weight: Tensor, shape: tuple[int, int], make: Callable[[], Tensor]) -> Tensor:
+        """Return the table of a shape, making it if it is not there."""
+        version = (weight.data_ptr(), weight._version)
+        if version != self._made_from or len(self._tables) >= self.MAX_TABLES:
+            self._tables.clear()
+            self._made_from = version
+        if shape not in self._tables:
+            self._tables[shape] = make()
+        return self._tables[shape]
+
+    def clear(self) -> None:
+        """Forget all tables."""
+        self._tables.clear()
+
+
 class Siglip2NavitEmbeddings(nn.Module):
     """Patch projection plus learned positions, interpolated to each grid."""
 
@@ -149,9 +152,28 @@ class Siglip2NavitEmbeddings(nn.Module):
         )
         self.side = config.image_size // config.patch_size
         self.position_embedding = PositionEmbedding(self.side**2, config.hidden_size)
+        self._tables = PositionTables()
 
     def position_table(self, height: int, width: int) -> Tensor:
-        """Interpolate the learned positions to one frame, in merge order, [h * w, hidden]."""
+        """Interpolate the learned positions to one frame, in merge order, [h * w, hidden].
+
+        Without gradients the table is kept for the next batch with a frame of this shape.
+        """
+        if torch.is_grad_enabled() or self.training:
+            return self._interpolate(height, width)
+        weight = self.position_embedding.weight
+        return self._tables.get(weight, (height, width), lambda: self._interpolate(height, width))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation.
+
+        An optimizer may write weights behind the back of their version counter, as DeepSpeed's
+        do; between two evaluations it does so in training mode only.
+        """
+        self._tables.clear()
+        return super().train(mode)
+
+    def _interpolate(self, height: int, width: int) -> Tensor:
         table = self.position_embedding.weight.view(1, self.side, self.side, -1)
         resized = F.interpolate(
             table.permute(0, 3, 1, 2),
@@ -225,7 +247,7 @@ class Siglip2NavitAttention(nn.Module):
         self,
         hidden: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        groups: list[AttentionGroup],
+        segments: Segments,
     ) -> Tensor:
         """Attend; hidden and result are [num_patches, hidden]."""
         heads = (hidden.shape[0], self.num_heads, self.head_dim)
@@ -234,23 +256,9 @@ class Siglip2NavitAttention(nn.Module):
         value = self.v_proj(hidden).view(heads)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
-        attended = torch.empty_like(value)
-        for group in groups:
-            if group.positions is None:
-                attended = self._attend(query, key, value, group.length)
-                continue
-            at = group.positions
-            segments = self._attend(query[at], key[at], value[at], group.length)
-            attended = attended.index_copy(0, at, segments)
+        attended = attend(query, key, value, segments)
         result: Tensor = self.out_proj(attended.reshape(hidden.shape))
         return result
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
-        """Attend within segments of `length`; in and out [n * length, heads, head_dim]."""
-        shape = (-1, length, self.num_heads, self.head_dim)
-        query, key, value = (x.reshape(shape).transpose(1, 2) for x in (query, key, value))
-        attended = F.scaled_dot_product_attention(query, key, value)  # scale head_dim ** -0.5
-        return attended.transpose(1, 2).reshape(-1, self.num_heads, self.head_dim)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -290,10 +298,10 @@ class Siglip2NavitEncoderLayer(GradientCheckpointingLayer):
         self,
         hidden: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        groups: list[AttentionGroup],
+        segments: Segments,
     ) -> Tensor:
         """Transform [num_patches, hidden]."""
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden), rotation, groups)
+        hidden = hidden + self.self_attn(self.layer_norm1(hidden), rotation, segments)
         result: Tensor = hidden + self.mlp(self.layer_norm2(hidden))
         return result
 
@@ -304,6 +312,8 @@ class Siglip2NavitEncoder(nn.Module):
     def __init__(self, config: Siglip2NavitConfig) -> None:
         super().__init__()
         self.config = config
+        #: One of `attention.IMPLEMENTATIONS`.
+        self.attn_implementation = "auto"
         self.layers = nn.ModuleList(
             Siglip2NavitEncoderLayer(config) for _ in range(config.num_hidden_layers)
         )
@@ -325,19 +335,22 @@ class Siglip2NavitEncoder(nn.Module):
         """
         config = self.config
         rotation = self._rotation(frames, hidden.device) if config.use_rope else None
-        groups = full = group_segments(list(frames.lengths), hidden.device)
+        windows = whole = Segments.of(
+            list(frames.lengths), hidden.device, self.attn_implementation
+        )
         full_blocks = config.full_attention_blocks
         back = None
         if full_blocks is not None:
             index, lengths = window_index(grids, config)
             order = expand_cells(index, config.hidden_stride**2).to(hidden.device)
-            groups, back = group_segments(lengths, hidden.device), torch.argsort(order)
+            windows = Segments.of(lengths, hidden.device, self.attn_implementation)
+            back = torch.argsort(order)
             hidden = hidden[order]
             if rotation is not None:
                 rotation = (rotation[0][order], rotation[1][order])
         for number, layer in enumerate(self.layers):
-            whole = full_blocks is None or number in full_blocks
-            hidden = layer(hidden, rotation, full if whole else groups)
+            is_full = full_blocks is None or number in full_blocks
+            hidden = layer(hidden, rotation, whole if is_full else windows)
             if collect is not None:
                 collect.append(hidden if back is None else hidden[back])
         return hidden if back is None else hidden[back]

@@ -49,3 +49,25 @@ class ThinkingBudgetLogitsProcessor(LogitsProcessor):
         forced = torch.full_like(scores, -torch.inf)
         forced[:, closing[place]] = 0
         return torch.where(overdue[:, None], forced, scores)
+
+
+def check_budget(budget: int, max_new_tokens: int, token_ids: TokenIds) -> None:
+    """Refuse a budget after which no answer could follow.
+
+    Args:
+        budget: Tokens a row may generate before its thinking must have closed.
+        max_new_tokens: Tokens in all.
+        token_ids: For the length of the closing sentence.
+
+    Raises:
+        ValueError: With the numbers, and what would work.
+    """
+    if budget < 1:
+        raise ValueError(f"thinking_budget must be at least 1 token, got {budget}")
+    needed = budget + len(token_ids.closing_sentence) + 1
+    if max_new_tokens < needed:
+        raise ValueError(
+            f"thinking_budget {budget} plus the closing sentence of "
+            f"{len(token_ids.closing_sentence)} tokens and one token of answer need "
+            f"max_new_tokens >= {needed}, got {max_new_tokens}"
+        )

@@ -1,14 +1,27 @@
 """Images to visual words: a probability over the visual vocabulary for every 2x2 patches.
 
+    num_tokens   2x2 cells of patches, one visual token each
+    num_words    visual words that an image can produce: the vocabulary without its indicators
+    hidden       width of the language model
+
+With the released 65,532 words, the scores, their normalised form and the probabilities of the
+4,704 tokens of a 1792 px x 2688 px page take 3 GB.  They are therefore made for a chunk of tokens
+at a time, mixed into embeddings, and made again in the backward pass.
+
 Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), `VisualTokenizer`.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_siglip2_navit import Siglip2NavitModel
 from ovis_model.tokens import INDICATOR_IDS
+
+#: Probabilities that exist at a time, in numbers: 256 tokens over the released vocabulary on a
+#: CPU, 1,024 on a GPU, whose matrix products want more rows.
+CHUNK_SIZE = {"cpu": 1 << 24, "cuda": 1 << 26}
 
 
 class VisualTokenizer(nn.Module):
@@ -19,11 +32,11 @@ class VisualTokenizer(nn.Module):
         vit = config.vit
         self.vit = Siglip2NavitModel(vit)
         # The last rows of the vocabulary are indicators; an image never produces them.
-        num_words = config.visual_vocab_size - len(INDICATOR_IDS)
+        self.num_words = config.visual_vocab_size - len(INDICATOR_IDS)
         features = vit.hidden_size * vit.hidden_stride**2
         self.head = nn.Sequential(
-            nn.Linear(features, num_words, bias=False),
-            nn.LayerNorm(num_words),  # eps 1e-5, PyTorch's default, unlike the tower's 1e-6
+            nn.Linear(features, self.num_words, bias=False),
+            nn.LayerNorm(self.num_words),  # eps 1e-5, PyTorch's default, unlike the tower's 1e-6
         )
 
     def forward(self, pixel_values: Tensor, grid_thws: Tensor) -> Tensor:
@@ -34,12 +47,15 @@ class VisualTokenizer(nn.Module):
             grid_thws: One (t, h, w) row per medium, int64 [num_media, 3].
 
         Returns:
-            Probabilities without the four indicators, [num_patches / 4, visual_vocab - 4], in
-            the dtype of the head.
+            Probabilities without the four indicators, [num_tokens, num_words], in the dtype of
+            the head.
         """
-        features = self.vit(pixel_values, grid_thws)  # [num_patches / 4, 4 * hidden]
-        logits = self.head(features)
-        return torch.softmax(logits, dim=-1, dtype=torch.float32).to(logits.dtype)
+        return self.tokenize(self.vit(pixel_values, grid_thws))
+
+    def tokenize(self, features: Tensor) -> Tensor:
+        """Turn features [num_tokens, 4 * vit_hidden] into probabilities [..., num_words]."""
+        scores = self.head(features)
+        return torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
 
 
 class VisualEmbedding(nn.Embedding):
@@ -59,3 +75,43 @@ class VisualEmbedding(nn.Embedding):
             return super().forward(visual_words)
         # Leaving out the rows of the indicators equals padding the probabilities with zeros.
         return visual_words @ self.weight[: visual_words.shape[-1]]
+
+
+def embed_features(
+    tokenizer: VisualTokenizer,
+    embedding: VisualEmbedding,
+    features: Tensor,
+    *,
+    rows_per_chunk: int | None = None,
+) -> Tensor:
+    """Mix the visual embeddings of features without holding all their probabilities.
+
+    The result is that of `embedding(tokenizer.tokenize(features))`.
+
+    Args:
+        tokenizer: Its head scores the words.
+        embedding: The table to mix.
+        features: The tower's output, [num_tokens, 4 * vit_hidden].
+        rows_per_chunk: Tokens whose probabilities exist at a time; None chooses by device.  At
+            most that many tokens are done the plain way, which is faster in training.
+
+    Returns:
+        [num_tokens, hidden].
+    """
+
+    def mix(part: Tensor) -> Tensor:
+        mixed: Tensor = embedding(tokenizer.tokenize(part))
+        return mixed
+
+    budget = CHUNK_SIZE.get(features.device.type, CHUNK_SIZE["cuda"])
+    rows = rows_per_chunk or max(1, budget // tokenizer.num_words)
+    if len(features) <= rows:
+        return mix(features)
+    if not torch.is_grad_enabled():
+        return torch.cat([mix(part) for part in torch.split(features, rows)])
+    # Nothing in between is random: there is no generator state to restore.
+    parts = [
+        checkpoint(mix, part, use_reentrant=False, preserve_rng_state=False)
+        for part in torch.split(features, rows)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,137 @@
+"""Cross entropy straight from hidden states, without the logits of a whole batch.
+
+    num_rows   positions whose token is learned
+    width      hidden size
+    vocab      rows of the output embedding
+
+Ovis2.5's vocabulary has 151,936 rows: in float32 the logits of 8,192 positions take 5 GB, and the
+plain loss keeps several such tensors.  Here logits exist for a chunk of the learned positions at
+a time; their gradient is computed while they do, so that nothing is computed twice.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IGNORE_INDEX = -100
+#: float32 logits of one chunk, in bytes.  Larger ones gain nothing on the device in question.
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+MIN_CHUNK_ROWS = 32
+
+
+def chunk_rows(vocab: int, device: torch.device) -> int:
+    """Return how many rows of logits are computed at a time."""
+    budget = CHUNK_BYTES.get(device.type, CHUNK_BYTES["cuda"])
+    return max(MIN_CHUNK_ROWS, budget // (4 * vocab))
+
+
+class LanguageModelHead(nn.Linear):
+    """The output embedding, which also computes the loss.
+
+    The loss is computed inside this module's forward because ZeRO-3 gathers a module's weight
+    for just as long as its forward runs.
+    """
+
+    def forward(self, input: Tensor, targets: Tensor | None = None) -> Tensor:  # noqa: A002
+        """Compute logits, or the summed loss.
+
+        Args:
+            input: Hidden states [..., width]; [num_rows, width] with targets.
+            targets: Ids to predict, int64 [num_rows]; none may be -100.
+
+        Returns:
+            Logits [..., vocab], or the sum of the rows' cross entropies, float32 [].
+        """
+        if targets is None:
+            return super().forward(input)
+        return linear_cross_entropy(input, self.weight, targets)
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, rows_per_chunk: int | None = None
+) -> Tensor:
+    """Sum of the cross entropies of `softmax(hidden @ weight.T)`.
+
+    Args:
+        hidden: Hidden states [num_rows, width].
+        weight: Output embedding [vocab, width].
+        targets: Ids to predict, int64 [num_rows].
+        rows_per_chunk: Rows whose logits exist at a time; None chooses by vocabulary and device.
+
+    Returns:
+        float32 []; divide by the number of rows for the mean.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        precision = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(precision), weight.to(precision)
+    rows = rows_per_chunk or chunk_rows(len(weight), hidden.device)
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, rows
+    )
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Gradients are made in the forward pass, chunk by chunk, and scaled in the backward one."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        hidden_grad = torch.empty_like(hidden) if need_hidden else None
+        weight_grad = torch.zeros_like(weight) if need_weight else None
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            scores = (hidden[part] @ weight.T).float()  # [rows, vocab]
+            at_target = targets[part, None]
+            log_total = scores.logsumexp(dim=-1, keepdim=True)
+            loss += (log_total - scores.gather(1, at_target)).sum()
+            if not (need_hidden or need_weight):
+                continue
+            # d loss / d scores = softmax(scores), less one at the target.
+            slope = scores.sub_(log_total).exp_()
+            slope.scatter_add_(1, at_target, slope.new_full((1, 1), -1.0).expand_as(at_target))
+            slope = slope.to(weight.dtype)
+            if hidden_grad is not None:
+                torch.mm(slope, weight, out=hidden_grad[part])
+            if weight_grad is not None:
+                weight_grad.addmm_(slope.T, hidden[part])
+        ctx.grads = hidden_grad, weight_grad
+        return loss
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+        if ctx.grads is None:
+            raise RuntimeError(
+                "the loss was differentiated twice; its gradients are kept for one backward pass"
+            )
+        (scale,) = grad_outputs
+        hidden_grad, weight_grad = ctx.grads
+        ctx.grads = None
+        for grad in (hidden_grad, weight_grad):
+            if grad is not None:
+                grad.mul_(scale)
+        return hidden_grad, weight_grad, None, None
+
+
+def next_token_targets(labels: Tensor, first_positions: Tensor | None = None) -> Tensor:
+    """Move every label to the position that predicts it.
+
+    Args:
+        labels: int64 [batch, seq_len], -100 where nothing is learned.
+        first_positions: In a packed row the positions at which a sample begins: the sample
+            before does not predict them.
+
+    Returns:
+        int64 [batch, seq_len]; the last position predicts nothing.
+    """
+    targets = torch.full_like(labels, IGNORE_INDEX)
+    targets[:, :-1] = labels[:, 1:]
+    if first_positions is not None:
+        begins = first_positions[first_positions > 0]
+        targets[:, begins - 1] = IGNORE_INDEX
+    return targets
