@@ -7,18 +7,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ovis_model.modeling.checkpoint import load_model, load_tokenizer
+
 SHARED = Path(__file__).parents[3] / "shared"
 GOLDEN = SHARED / "golden"
+#: The released tokenizer; the tiny checkpoint has a trimmed one of its own.
+OFFICIAL = SHARED / "ovis25-hf"
 
 needs_golden = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason="needs ../shared/golden, the numbers of the reference"
 )
 
 
+def read(name: str) -> dict:
+    """Read a file of numbers; an empty one where the numbers are absent."""
+    path = GOLDEN / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def manifest(folder: str) -> dict:
-    """Read a folder's manifest; an empty one where the numbers are absent."""
-    path = GOLDEN / folder / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"cases": []}
+    return read(f"{folder}/manifest.json") or {"cases": []}
 
 
 def cases(folder: str) -> list:
@@ -32,4 +40,33 @@ def tensors(folder: str, case: dict) -> dict[str, torch.Tensor]:
 def assert_close(ours, theirs, *, of_max=1e-5, atol=0.0):
     """Compare as the fixtures suggest: against the largest value of the reference."""
     limit = atol + of_max * theirs.abs().max().item()
+    assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max().item() <= limit
+
+
+def assert_logits(ours, theirs):
+    """Both limits hold: for small logits the one is the sharper, for large ones the other."""
+    assert_close(ours, theirs, of_max=0, atol=1e-4)
+    assert_close(ours, theirs, of_max=2e-5)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return load_model(GOLDEN / "ckpt-tiny", dtype=torch.float32)
+
+
+@pytest.fixture
+def windows(model):
+    """Set which blocks attend fully, and undo it afterwards."""
+    config = model.visual_tokenizer.vit.config
+
+    def choose(indexes):
+        config.fullatt_block_indexes = indexes
+
+    yield choose
+    config.fullatt_block_indexes = None
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return load_tokenizer(OFFICIAL)
