@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     DynamicCache,
     LogitsProcessorList,
     PreTrainedModel,
@@ -34,9 +32,11 @@ from ovis_model.modeling.attention import (
     packed_arguments,
 )
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
+from ovis_model.modeling.folder_files import find_token_ids
 from ovis_model.modeling.loss import IGNORE_INDEX, LanguageModelHead, next_token_targets
 from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
 from ovis_model.modeling.prompt_prefix import PromptPrefix
+from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
 from ovis_model.modeling.thinking_budget import ThinkingBudgetLogitsProcessor, check_budget
 from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
@@ -96,6 +96,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         self.llm.lm_head = LanguageModelHead(
             config.llm.hidden_size, config.llm.vocab_size, bias=False
         )
+        self.llm.model.rotary_emb = Float32RotaryEmbedding(config.llm)
         self.visual_tokenizer = VisualTokenizer(config)
         self.vte = VisualEmbedding(config.visual_vocab_size, config.llm.hidden_size)
         #: Ids of the checkpoint's own tokenizer; `load_model` sets them, `generate` needs them.
@@ -123,6 +124,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Replace the language model's head."""
+        if type(value) is nn.Linear:  # resize_token_embeddings makes one
+            value.__class__ = LanguageModelHead
         self.llm.set_output_embeddings(value)
 
     def set_attention(self, implementation: str) -> None:
@@ -433,6 +436,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         return new_ids
 
     def _known_token_ids(self) -> TokenIds:
+        if self.token_ids is None:  # not loaded by load_model
+            self.token_ids = find_token_ids(self.name_or_path)
         if self.token_ids is None:
             raise ValueError(
                 "the model does not know its tokenizer's ids; load it with "
@@ -440,8 +445,3 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                 "TokenIds.of(tokenizer)"
             )
         return self.token_ids
-
-
-# exist_ok: a future transformers may bring its own `ovis2_5`.
-AutoConfig.register("ovis2_5", Ovis2_5Config, exist_ok=True)
-AutoModelForCausalLM.register(Ovis2_5Config, Ovis2_5ForConditionalGeneration, exist_ok=True)
