@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ovis_model.modeling.checkpoint import load_model, load_tokenizer
+from ovis_model.modeling.checkpoint import load_model
+from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 
 SHARED = Path(__file__).parents[3] / "shared"
 GOLDEN = SHARED / "golden"
@@ -68,5 +69,11 @@ def windows(model):
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
-    return load_tokenizer(OFFICIAL)
+def processor():
+    """The processor of the released checkpoint; its tokenizer takes a second to load."""
+    return Ovis2_5Processor.from_pretrained(OFFICIAL)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(processor):
+    return processor.tokenizer

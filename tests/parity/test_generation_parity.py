@@ -5,18 +5,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ovis_model.modeling.checkpoint import load_tokenizer
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.modeling.modeling_siglip2_navit import normalize_patches
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
-from ovis_model.tokens import CLOSING_SENTENCE, TokenIds
+from ovis_model.tokens import CLOSING_SENTENCE
 
-from .conftest import GOLDEN, OFFICIAL, manifest, needs_golden, read
+from .conftest import GOLDEN, manifest, needs_golden, read
 
 pytestmark = needs_golden
 
 FOLDERS = ("generate", "generate-fullvocab")
-TOKENIZERS = {"generate": GOLDEN / "ckpt-tiny", "generate-fullvocab": OFFICIAL}
 
 
 def entries(kind):
@@ -36,17 +34,18 @@ def stored_prompt(folder, name):
 
 
 @pytest.fixture(scope="module")
-def generators(model):
+def generators(model, processor):
     full = Ovis2_5ForConditionalGeneration.from_pretrained(
         str(GOLDEN / "ckpt-fullvocab"), dtype=torch.float32
     ).eval()
-    full.token_ids = TokenIds.of(load_tokenizer(OFFICIAL))
+    full.token_ids = processor.token_ids
     return {"generate": model, "generate-fullvocab": full}
 
 
 @pytest.fixture(scope="module")
-def processors():
-    return {folder: Ovis2_5Processor.from_pretrained(path) for folder, path in TOKENIZERS.items()}
+def processors(processor):
+    trimmed = Ovis2_5Processor.from_pretrained(GOLDEN / "ckpt-tiny")
+    return {"generate": trimmed, "generate-fullvocab": processor}
 
 
 # ---- prompts --------------------------------------------------------------------------------
