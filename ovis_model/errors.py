@@ -46,14 +46,25 @@ class StageError(OvisError):
 
 
 class PlaceholderError(DataError):
-    """The placeholders in a sample's text disagree with the media it carries."""
+    """The placeholders in a text disagree with the media that come with it.
 
-    def __init__(self, sample_id: str, *, kind: str, in_text: int, in_media: int) -> None:
-        super().__init__(
-            f"sample {sample_id!r}: the text has {in_text} <{kind}> placeholder(s) but the "
-            f"sample carries {in_media} {kind} file(s). Add or remove placeholders in the "
-            f"'human' turns, or fix the {kind!r} field, then run `make validate` again."
-        )
+    Attributes:
+        sample_id: The sample, or None for a prompt.
+    """
+
+    def __init__(self, sample_id: str | None, *, kind: str, in_text: int, in_media: int) -> None:
+        if sample_id is None:
+            message = (
+                f"the prompt has {in_text} <{kind}> placeholder(s) but comes with {in_media} "
+                f"{kind}(s); give one item of type {kind!r} for each {kind}, in their order"
+            )
+        else:
+            message = (
+                f"sample {sample_id!r}: the text has {in_text} <{kind}> placeholder(s) but the "
+                f"sample carries {in_media} {kind} file(s). Add or remove placeholders in the "
+                f"'human' turns, or fix the {kind!r} field, then run `make validate` again."
+            )
+        super().__init__(message)
         self.sample_id = sample_id
 
 

@@ -7,7 +7,7 @@ Source: AIDC-AI/Ovis @ 4de4946, `constants.py` and the released `modeling_ovis2_
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from ovis_model.errors import CheckpointError
 
@@ -68,6 +68,11 @@ ADDED_TOKENS: tuple[tuple[str, bool], ...] = (
 
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that this project calls."""
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` inside."""
+        ...
 
     def convert_tokens_to_ids(self, token: str) -> int:
         """Return the id of a token written out."""

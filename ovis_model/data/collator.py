@@ -30,9 +30,9 @@ class DataCollatorForMultimodalDataset:
 
         Returns:
             input_ids int64 [batch, seq], attention_mask bool [batch, seq], labels int64
-            [batch, seq], and, if any example shows something, pixel_values float32
-            [patches, 768] and grid_thws int64 [num_media, 3]; besides them `sample_ids`,
-            `num_tokens` without padding and `num_supervised_tokens`.
+            [batch, seq], and, if any example shows something, pixel_values uint8 [patches, 768],
+            which the model normalises, and grid_thws int64 [num_media, 3]; besides them
+            `sample_ids`, `num_tokens` without padding and `num_supervised_tokens`.
         """
         encoded = [example.encoded for example in examples]
         padded = pad_batch(encoded, pad_id=self.pad_id, side="right")

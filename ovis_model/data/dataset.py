@@ -8,10 +8,14 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ovis_model.data.images import load_image, to_rgb
+from ovis_model.data.images import load_rgb, read_size
 from ovis_model.data.schema import Sample
-from ovis_model.errors import DataError, PlaceholderError, list_examples
-from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor
+from ovis_model.errors import DataError, list_examples
+from ovis_model.processing.processing_ovis2_5 import (
+    EncodedSample,
+    Ovis2_5Processor,
+    naming_sample,
+)
 from ovis_model.tokens import IGNORE_ID
 
 
@@ -77,16 +81,12 @@ class ConversationDataset(Dataset[Example]):
         return self._cached[index]
 
     def _encode(self, sample: Sample) -> Example:
-        try:
-            images = [to_rgb(load_image(self.media_root / name)) for name in sample.image]
-            encoded = self.processor.encode_sample(
-                sample, images=images, frames=self._read_video(sample)
-            )
-        except PlaceholderError:
-            raise  # it names the sample itself
-        except DataError as error:
-            raise DataError(f"sample {sample.id!r}: {error}") from error
-        return Example(sample.id, encoded)
+        with naming_sample(sample.id):
+            images = [load_rgb(self.media_root / name) for name in sample.image]
+            frames = self._read_video(sample)
+        return Example(
+            sample.id, self.processor.encode_sample(sample, images=images, frames=frames)
+        )
 
     def _read_video(self, sample: Sample) -> list[Image.Image] | None:
         if sample.video is None:
@@ -97,15 +97,36 @@ class ConversationDataset(Dataset[Example]):
             from ovis_model.data.frames import read_frames  # noqa: PLC0415
 
             return read_frames(self.media_root / sample.video, self.processor.frame_sampling)
-        return [to_rgb(load_image(self.media_root / name)) for name in sample.frames]
+        return [load_rgb(self.media_root / name) for name in sample.frames]
 
     def extents(self) -> list[Extent]:
-        """Measure every sample by encoding it; with `cache`, this is also what fills it.
+        """Measure every sample, without decoding its pictures: their headers tell the size.
 
-        Draws a progress bar on stderr if it takes longer than a glance.
+        A sample with a video file is encoded, and so is every sample with `cache`, which is what
+        fills it.  Draws a progress bar on stderr if it takes longer than a glance.
+
+        Raises:
+            DataError: Naming the sample, if a file has no readable header or text and media
+                disagree; a picture that is damaged further in is found when it is trained on.
         """
-        bar = tqdm(range(len(self)), desc="encode", unit="sample", delay=2, mininterval=2)
-        return [_extent_of(self[index].encoded) for index in bar]
+        bar = tqdm(range(len(self)), desc="measure", unit="sample", delay=2, mininterval=2)
+        return [self._extent(index) for index in bar]
+
+    def _extent(self, index: int) -> Extent:
+        sample = self.samples[index]
+        if self._cached is not None or isinstance(sample.video, str):
+            return _extent_of(self[index].encoded)
+        with naming_sample(sample.id):
+            image_sizes = [read_size(self.media_root / name) for name in sample.image]
+            frame_sizes = [read_size(self.media_root / name) for name in sample.frames]
+        size = self.processor.measure_sample(
+            sample, image_sizes=image_sizes, frame_sizes=frame_sizes or None
+        )
+        return Extent(
+            num_tokens=size.num_tokens,
+            num_supervised=size.num_supervised_tokens,
+            is_multimodal=bool(size.grids),
+        )
 
 
 def _extent_of(encoded: EncodedSample) -> Extent:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from ovis_model.errors import CheckpointError
 from ovis_model.tokens import Tokenizer
@@ -33,7 +33,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         )
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
+            # Without a config of our own it would read the model's and warn of what it finds.
+            str(folder),
+            config=PreTrainedConfig(),
+            trust_remote_code=False,
+            local_files_only=True,
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(

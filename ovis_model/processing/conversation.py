@@ -7,26 +7,28 @@ block put before an answer that has none.
 Source: AIDC-AI/Ovis @ 4de4946, `Qwen3ConversationFormatter`.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ovis_model.errors import DataError
+from ovis_model.processing.tokenization import tokenize_all
 from ovis_model.tokens import (
     EMPTY_THINK,
     IGNORE_ID,
     IM_END,
     IM_START,
     IMAGE_PLACEHOLDER,
-    IMAGE_PLACEHOLDER_ID,
     THINK_CLOSE,
     THINK_OPEN,
     VIDEO_PLACEHOLDER,
-    VIDEO_PLACEHOLDER_ID,
     Tokenizer,
 )
 
 #: Role in the data to role in the prompt.
 ROLES = {"system": "system", "human": "user", "gpt": "assistant", "ignored_gpt": "assistant"}
+
+PROMPT_ROLES = ("system", "user", "assistant")
+ITEM_TYPES = ("text", "image", "video")
 
 
 class TurnLike(Protocol):
@@ -41,25 +43,6 @@ class TurnLike(Protocol):
     def value(self) -> str:
         """The text, with <image> or <video> placeholders."""
         ...
-
-
-def tokenize_with_placeholders(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Tokenize text, with one negative id per placeholder.
-
-    A text with a <video> takes <image> as plain letters, as the reference does.
-
-    Returns:
-        Ids; -200 stands for <image>, -201 for <video>.
-    """
-    is_video = VIDEO_PLACEHOLDER in text
-    placeholder = VIDEO_PLACEHOLDER if is_video else IMAGE_PLACEHOLDER
-    placeholder_id = VIDEO_PLACEHOLDER_ID if is_video else IMAGE_PLACEHOLDER_ID
-    ids: list[int] = []
-    for number, piece in enumerate(text.split(placeholder)):
-        if number:
-            ids.append(placeholder_id)
-        ids += tokenizer.encode(piece, add_special_tokens=False)
-    return ids
 
 
 def format_conversation(
@@ -84,42 +67,92 @@ def format_conversation(
         DataError: If there is no turn, a role is unknown, or images and a video are mixed.
     """
     _check(turns)
-    training = generation_preface is None
-    if not training and turns[-1].role == "gpt":
-        turns = turns[:-1]
+    if generation_preface is not None:
+        return _format_prompt(turns, tokenizer, generation_preface)
+    headers = [_header(turn) for turn in turns]
+    texts = [_text(turn, header) for turn, header in zip(turns, headers, strict=True)]
+    # Tokenized together with the answer, a header that ends in newlines may swallow the answer's
+    # own first newline; its tokens are counted alone, as in the reference.
+    answering = list({h for turn, h in zip(turns, headers, strict=True) if turn.role == "gpt"})
+    encoded = tokenize_all([*texts, *answering], tokenizer)
+    num_ignored = {h: len(e) for h, e in zip(answering, encoded[len(texts) :], strict=True)}
     ids: list[int] = []
     labels: list[int] = []
-    for turn in turns:
-        turn_ids, turn_labels = _format_turn(turn, tokenizer, training=training)
+    for turn, header, turn_ids in zip(turns, headers, encoded, strict=False):
         ids += turn_ids
-        labels += turn_labels
-    if not training:
-        opening = f"{IM_START}assistant\n{generation_preface}"
-        ids += tokenizer.encode(opening, add_special_tokens=False)
-        labels = [IGNORE_ID] * len(ids)  # a prompt teaches nothing
-    elif turns[-1].role == "gpt":
-        # The newline after the last <|im_end|> is neither read nor learned.
-        del ids[-1], labels[-1]
+        start = num_ignored[header] if turn.role == "gpt" else len(turn_ids)
+        labels += [IGNORE_ID] * start
+        # The newline after an <|im_end|> is read, not learned.
+        labels += [*turn_ids[start:-1], IGNORE_ID] if turn.role == "gpt" else []
+    if turns[-1].role == "gpt":
+        del ids[-1], labels[-1]  # after the last one it is not even read
     return ids, labels
 
 
-def _format_turn(
-    turn: TurnLike, tokenizer: Tokenizer, *, training: bool
+def _format_prompt(
+    turns: Sequence[TurnLike], tokenizer: Tokenizer, preface: str
 ) -> tuple[list[int], list[int]]:
+    asked = turns[:-1] if turns[-1].role == "gpt" else turns
+    texts = [_text(turn, f"{IM_START}{ROLES[turn.role]}\n") for turn in asked]
+    texts.append(f"{IM_START}assistant\n{preface}")
+    ids = [token for text_ids in tokenize_all(texts, tokenizer) for token in text_ids]
+    return ids, [IGNORE_ID] * len(ids)
+
+
+def _header(turn: TurnLike) -> str:
     header = f"{IM_START}{ROLES[turn.role]}\n"
-    if training and turn.role == "gpt" and not _has_thinking(turn.value):
-        header += EMPTY_THINK
-    ids = tokenize_with_placeholders(f"{header}{turn.value}{IM_END}\n", tokenizer)
-    if turn.role != "gpt":
-        return ids, [IGNORE_ID] * len(ids)
-    # Tokenized together with the answer, a header that ends in newlines may swallow the answer's
-    # own first newline; its tokens are counted alone, as in the reference.
-    num_ignored = len(tokenizer.encode(header, add_special_tokens=False))
-    return ids, [IGNORE_ID] * num_ignored + ids[num_ignored:-1] + [IGNORE_ID]
+    return header + EMPTY_THINK if turn.role == "gpt" and not _has_thinking(turn.value) else header
+
+
+def _text(turn: TurnLike, header: str) -> str:
+    return f"{header}{turn.value}{IM_END}\n"
 
 
 def _has_thinking(text: str) -> bool:
     return THINK_OPEN in text and THINK_CLOSE in text
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse chat messages that no prompt can be made of.
+
+    Args:
+        messages: {"role": ..., "content": text, or a list of items of type text, image or video}.
+
+    Raises:
+        ValueError: If a role or an item's type is unknown, images and a video are mixed, or
+            there is neither text nor a medium.
+    """
+    items = [
+        item for number, message in enumerate(messages, 1) for item in _items(number, message)
+    ]
+    types = {item.get("type") for item in items}
+    if types >= {"image", "video"}:
+        raise ValueError(
+            "the prompt shows images and a video; a prompt shows images or one video, never both: "
+            "ask in two prompts"
+        )
+    if not types & {"image", "video"} and not any(item.get("text") for item in items):
+        raise ValueError(
+            "the prompt is empty, it has no text and no media; give a message with text, an image "
+            "or a video"
+        )
+
+
+def _items(number: int, message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    role, content = message.get("role"), message.get("content")
+    if role not in PROMPT_ROLES:
+        raise ValueError(
+            f"message {number} has the role {role!r}; use one of {', '.join(PROMPT_ROLES)}"
+        )
+    items = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
+    known = ("text",) if role == "assistant" else ITEM_TYPES
+    for item in items:
+        if item.get("type") not in known:
+            raise ValueError(
+                f"message {number} is the {role}'s and holds an item of type "
+                f"{item.get('type')!r}; use {' or '.join(known)}"
+            )
+    return items
 
 
 def _check(turns: Sequence[TurnLike]) -> None:

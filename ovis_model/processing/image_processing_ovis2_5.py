@@ -1,4 +1,7 @@
-"""Pixels to patches, bit for bit as the reference does it.
+"""Pixels to patches, byte for byte what the reference normalises.
+
+Bytes travel and the model scales them (`normalize_patches`): a quarter of the size of floats,
+and the same numbers, bit for bit.
 
 Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), `smart_resize` and
 `VisualTokenizer.preprocess`; exact with Pillow 10 to 12 (13 resizes differently).
@@ -12,14 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ovis_model.errors import DataError
 from ovis_model.processing.visual_tokens import HIDDEN_STRIDE, Grid
 
 PATCH_SIZE = 16
 #: Every side is a multiple of this many pixels, one visual token's worth.
 FACTOR = PATCH_SIZE * HIDDEN_STRIDE
 MAX_ASPECT_RATIO = 200
-RESCALE = 0.00392156862745098
-MEAN = STD = np.float32(0.5)
+CHANNELS = 3
+#: One row of one channel of a patch, moved as one item: 16 bytes.
+_PATCH_ROW = np.dtype((np.void, PATCH_SIZE))
+
+#: Width and height in pixels, as Pillow gives them.
+Size = tuple[int, int]
 
 
 def smart_resize(
@@ -84,42 +92,59 @@ def _without_empty_side(rows: int, columns: int, max_pixels: int, factor: int) -
     return (factor, min(columns, longest)) if rows == 0 else (min(rows, longest), factor)
 
 
-def to_patches(frames: np.ndarray) -> np.ndarray:
+def to_patches(frames: Sequence[Image.Image]) -> np.ndarray:
     """Cut frames into patches.
 
     Args:
-        frames: uint8 [t, height, width, 3], sides divisible by 32.
+        frames: t RGB images of one size, sides divisible by 32.
 
     Returns:
         uint8 [t * h * w, 768] with (h, w) in patches, in merge order (t, h / 2, w / 2, 2, 2);
         a patch lists channel, row, column.
     """
-    t, height, width, channels = frames.shape
-    blocks = frames.reshape(
-        t,
-        height // FACTOR,
-        HIDDEN_STRIDE,
-        PATCH_SIZE,
-        width // FACTOR,
-        HIDDEN_STRIDE,
-        PATCH_SIZE,
-        channels,
-    )
-    # (t, h2, i, y, w2, j, x, c) -> (t, h2, w2, i, j, c, y, x)
-    ordered = blocks.transpose(0, 1, 4, 2, 5, 7, 3, 6)
-    return ordered.reshape(-1, channels * PATCH_SIZE**2)
-
-
-def normalize(patches: np.ndarray) -> np.ndarray:
-    """Scale uint8 values to [-1, 1] in float32, rounding exactly where the reference rounds."""
-    table = (np.arange(256, dtype=np.float64) * RESCALE).astype(np.float32)
-    table = (table - MEAN) / STD
-    result: np.ndarray = table[patches]  # a table of 256 values equals computing each one
-    return result
+    columns, rows = frames[0].width // FACTOR, frames[0].height // FACTOR
+    shape = (len(frames), rows, columns, HIDDEN_STRIDE, HIDDEN_STRIDE, CHANNELS, PATCH_SIZE)
+    patches = np.empty(shape, _PATCH_ROW)
+    for number, frame in enumerate(frames):
+        # DIVERGES(flat-images): bands are asked of the image by name, not guessed from the shape
+        # of an array; the reference takes an image of 1 or 3 rows for channels.
+        for channel, band in enumerate(frame.split()):
+            # (h2, i, y, w2, j) -> (h2, w2, i, j, y)
+            raster = np.frombuffer(band.tobytes(), _PATCH_ROW)
+            raster = raster.reshape(rows, HIDDEN_STRIDE, PATCH_SIZE, columns, HIDDEN_STRIDE)
+            patches[number, ..., channel, :] = raster.transpose(0, 3, 1, 4, 2)
+    return patches.view(np.uint8).reshape(-1, CHANNELS * PATCH_SIZE**2)
 
 
 class Ovis2_5ImageProcessor:
-    """Resize, normalise and cut one medium."""
+    """Resize one medium and cut it into patches."""
+
+    def grid(
+        self, width: int, height: int, *, num_frames: int = 1, min_pixels: int, max_pixels: int
+    ) -> Grid:
+        """Tell the grid of an image, or of a video's frames, from its size alone.
+
+        Args:
+            width: Columns in pixels, as the image is shown.
+            height: Rows in pixels.
+            num_frames: Frames of a video.
+            min_pixels: Smallest area per frame, in pixels.
+            max_pixels: Largest area per frame, in pixels.
+
+        Returns:
+            (t, h, w): frames, then rows and columns of patches.
+
+        Raises:
+            ValueError: If a side is below one pixel, or the limits are not
+                0 < min_pixels <= max_pixels.
+        """
+        if not 0 < min_pixels <= max_pixels:
+            raise ValueError(
+                f"min_pixels ({min_pixels} px) and max_pixels ({max_pixels} px) must be above 0 "
+                "and in this order; change one of them"
+            )
+        rows, columns = smart_resize(height, width, min_pixels=min_pixels, max_pixels=max_pixels)
+        return num_frames, rows // PATCH_SIZE, columns // PATCH_SIZE
 
     def preprocess(
         self, frames: Sequence[Image.Image], *, min_pixels: int, max_pixels: int
@@ -127,26 +152,47 @@ class Ovis2_5ImageProcessor:
         """Prepare one image, or all frames of one video.
 
         Args:
-            frames: One image, or the frames of a video in order; the first frame's size decides
-                for all.
+            frames: One image, or the frames of a video in order, all of one size.
             min_pixels: Smallest area per frame, in pixels.
             max_pixels: Largest area per frame, in pixels.
 
         Returns:
-            Patches float32 [t * h * w, 768] in merge order, and the grid (t, h, w).
+            Patches uint8 [t * h * w, 768] in merge order, and the grid (t, h, w).
 
         Raises:
-            ValueError: If there is no frame.
+            ValueError: If there is no frame, a frame has no pixels, or the limits are not
+                0 < min_pixels <= max_pixels.
+            DataError: If the frames differ in size.
         """
         if not frames:
-            raise ValueError("there is no frame to preprocess")
-        columns, rows = frames[0].size
-        height, width = smart_resize(rows, columns, min_pixels=min_pixels, max_pixels=max_pixels)
-        resized = np.stack([_resize(frame, width, height) for frame in frames])
-        patches = torch.from_numpy(normalize(to_patches(resized)))
-        return patches, (len(frames), height // PATCH_SIZE, width // PATCH_SIZE)
+            raise ValueError("there is no frame to preprocess; give one image or a video's frames")
+        check_frame_sizes([frame.size for frame in frames])
+        grid = self.grid(
+            *frames[0].size, num_frames=len(frames), min_pixels=min_pixels, max_pixels=max_pixels
+        )
+        size = (grid[2] * PATCH_SIZE, grid[1] * PATCH_SIZE)
+        return torch.from_numpy(to_patches([_resize(frame, size) for frame in frames])), grid
 
 
-def _resize(frame: Image.Image, width: int, height: int) -> np.ndarray:
+def check_frame_sizes(sizes: Sequence[Size]) -> None:
+    """Refuse a video whose frames differ in size.
+
+    Args:
+        sizes: (width, height) of each frame, in pixels.
+
+    Raises:
+        DataError: Naming the first frame that differs from frame 1, and both sizes.
+    """
+    for number, size in enumerate(sizes, start=1):
+        if size != sizes[0]:
+            # DIVERGES(mixed-frame-sizes): the reference stretches every frame to the shape of
+            # the first one without a word.
+            raise DataError(
+                f"frame {number} of the video is {size[0]} x {size[1]} px and frame 1 is "
+                f"{sizes[0][0]} x {sizes[0][1]} px; crop or scale the frames to one size"
+            )
+
+
+def _resize(frame: Image.Image, size: Size) -> Image.Image:
     rgb = frame if frame.mode == "RGB" else frame.convert("RGB")
-    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR))
+    return rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BILINEAR)

@@ -4,8 +4,8 @@ One object, saved with the model, holds every setting that must agree between tr
 evaluation and serving: pixel limits, frame sampling, tokenizer and chat template.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -13,19 +13,20 @@ from typing import Any, Protocol, Self
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ovis_model.config import FrameSampling, PixelLimits
-from ovis_model.errors import CheckpointError, PlaceholderError
-from ovis_model.processing.conversation import (
-    TurnLike,
-    format_conversation,
-    tokenize_with_placeholders,
+from ovis_model.errors import DataError, PlaceholderError
+from ovis_model.modeling.tokenizer_files import load_tokenizer
+from ovis_model.processing.conversation import TurnLike, check_messages, format_conversation
+from ovis_model.processing.frame_sampling import sample_frame_indices
+from ovis_model.processing.image_processing_ovis2_5 import (
+    Ovis2_5ImageProcessor,
+    Size,
+    check_frame_sizes,
 )
-from ovis_model.processing.frame_sampling import SAMPLER_NAME
-from ovis_model.processing.image_processing_ovis2_5 import Ovis2_5ImageProcessor
-from ovis_model.processing.visual_tokens import Grid, expand_placeholders
-from ovis_model.reports import write_text
+from ovis_model.processing.settings import ProcessorSettings
+from ovis_model.processing.tokenization import tokenize_with_placeholders
+from ovis_model.processing.visual_tokens import Grid, count_visual_tokens, expand_placeholders
 from ovis_model.tokens import (
     IGNORE_ID,
     IMAGE_PLACEHOLDER_ID,
@@ -34,9 +35,6 @@ from ovis_model.tokens import (
     Tokenizer,
 )
 
-#: Ours, beside the official files: what they do not record.
-SETTINGS_FILE = "ovis_processor.json"
-CHAT_TEMPLATE_FILE = "chat_template.json"
 Message = Mapping[str, Any]
 
 
@@ -49,9 +47,21 @@ class EncodedSample:
     labels: Tensor | None
     """int64 [seq_len], -100 where nothing is learned; None for a prompt."""
     pixel_values: Tensor | None
-    """float32 [num_patches, 768], or None without media."""
+    """uint8 [num_patches, 768], not normalised: the model does that; None without media."""
     grid_thws: Tensor | None
     """int64 [num_media, 3], or None without media."""
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """What a sample would be once encoded, told without decoding a pixel."""
+
+    num_tokens: int
+    """Positions in the sequence, text and visual ones together."""
+    num_supervised_tokens: int
+    """Those of them that are learned."""
+    grids: tuple[Grid, ...]
+    """(t, h, w) of each medium."""
 
 
 class SampleLike(Protocol):
@@ -93,33 +103,18 @@ class Ovis2_5Processor:
         """Load the processor of a checkpoint folder, offline and without running its code.
 
         Raises:
-            CheckpointError: If the tokenizer or the chat template is missing.
+            CheckpointError: If the tokenizer or the chat template is missing or unreadable.
+            ConfigError: If a saved setting cannot be used.
         """
         folder = Path(path)
-        for name in ("tokenizer_config.json", CHAT_TEMPLATE_FILE):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} has no {name}; copy it from the base checkpoint")
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        )
-        template = json.loads((folder / CHAT_TEMPLATE_FILE).read_text(encoding="utf-8"))
-        settings_file = folder / SETTINGS_FILE
-        settings: dict[str, Any] = {}
-        if settings_file.is_file():  # an official checkpoint has none: the defaults are its own
-            settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        sampling = dict(settings.get("frame_sampling", {}))
-        name = sampling.pop("name", SAMPLER_NAME)
-        if name != SAMPLER_NAME:
-            raise CheckpointError(
-                f"{settings_file} asks for the frame sampler {name!r}; this release has only "
-                f"{SAMPLER_NAME!r}"
-            )
+        tokenizer = load_tokenizer(folder)
+        settings = ProcessorSettings.read(folder)
         return cls(
             Ovis2_5ImageProcessor(),
             tokenizer,
-            chat_template=template["chat_template"],
-            pixel_limits=PixelLimits(**settings.get("pixel_limits", {})),
-            frame_sampling=FrameSampling(**sampling),
+            chat_template=settings.chat_template,
+            pixel_limits=settings.pixel_limits,
+            frame_sampling=settings.frame_sampling,
         )
 
     def save_pretrained(self, path: Path | str) -> None:
@@ -128,13 +123,7 @@ class Ovis2_5Processor:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer: Any = self.tokenizer
         tokenizer.save_pretrained(str(folder))
-        template = {"chat_template": self.chat_template}
-        write_text(folder / CHAT_TEMPLATE_FILE, json.dumps(template, indent=2))
-        settings = {
-            "pixel_limits": self.pixel_limits.model_dump(),
-            "frame_sampling": {"name": SAMPLER_NAME, **self.frame_sampling.model_dump()},
-        }
-        write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+        ProcessorSettings(self.chat_template, self.pixel_limits, self.frame_sampling).write(folder)
 
     def with_settings(
         self,
@@ -149,6 +138,23 @@ class Ovis2_5Processor:
             chat_template=self.chat_template,
             pixel_limits=pixel_limits or self.pixel_limits,
             frame_sampling=frame_sampling or self.frame_sampling,
+        )
+
+    def sample_frames(self, num_frames: int) -> list[int]:
+        """Choose which frames of a video the model sees.
+
+        Args:
+            num_frames: Frames in the video.
+
+        Returns:
+            Frame indices in ascending order; a short video repeats some.
+
+        Raises:
+            ValueError: If there is no frame.
+        """
+        sampling = self.frame_sampling
+        return sample_frame_indices(
+            num_frames, min_frames=sampling.min_frames, max_frames=sampling.max_frames
         )
 
     def encode_sample(
@@ -167,11 +173,57 @@ class Ovis2_5Processor:
 
         Raises:
             PlaceholderError: If placeholders and media disagree.
-            DataError: If the conversation itself cannot be used.
+            DataError: If the conversation or a medium cannot be used; both name the sample.
         """
-        ids, labels = format_conversation(sample.conversations, self.tokenizer)
-        media = self._preprocess(images, frames, None, None)
-        return self._expand(sample.id, ids, labels, media, is_video=frames is not None)
+        with naming_sample(sample.id):
+            ids, labels = format_conversation(sample.conversations, self.tokenizer)
+            media = self._preprocess(images, frames, None, None)
+        _check_counts(sample.id, ids, len(media), is_video=frames is not None)
+        return _expand(ids, labels, media)
+
+    def measure_sample(
+        self,
+        sample: SampleLike,
+        *,
+        image_sizes: Sequence[Size] = (),
+        frame_sizes: Sequence[Size] | None = None,
+    ) -> SampleSize:
+        """Tell what `encode_sample` would return, from the sizes of the media alone.
+
+        Args:
+            sample: The conversation.
+            image_sizes: (width, height) in pixels of each image as it is shown, that is with
+                its EXIF orientation applied; `ovis_model.data.images.read_size` reads it.
+            frame_sizes: Likewise of each frame of the video, or None.
+
+        Raises:
+            PlaceholderError: If placeholders and media disagree.
+            DataError: If the conversation or a medium cannot be used; both name the sample.
+        """
+        with naming_sample(sample.id):
+            ids, labels = format_conversation(sample.conversations, self.tokenizer)
+            grids = self._grids(image_sizes, frame_sizes)
+        _check_counts(sample.id, ids, len(grids), is_video=frame_sizes is not None)
+        num_visual = sum(count_visual_tokens(grid) for grid in grids)
+        # A placeholder in an answer is no more learned than the visual tokens it becomes.
+        unlearned = (IGNORE_ID, IMAGE_PLACEHOLDER_ID, VIDEO_PLACEHOLDER_ID)
+        return SampleSize(
+            num_tokens=len(ids) - len(grids) + num_visual,
+            num_supervised_tokens=len(labels) - sum(labels.count(label) for label in unlearned),
+            grids=tuple(grids),
+        )
+
+    def count_tokens(
+        self,
+        sample: SampleLike,
+        *,
+        image_sizes: Sequence[Size] = (),
+        frame_sizes: Sequence[Size] | None = None,
+    ) -> int:
+        """Count the positions a sample takes, exactly; `measure_sample` explains the arguments."""
+        return self.measure_sample(
+            sample, image_sizes=image_sizes, frame_sizes=frame_sizes
+        ).num_tokens
 
     def encode_prompt(
         self,
@@ -195,11 +247,16 @@ class Ovis2_5Processor:
 
         Raises:
             PlaceholderError: If placeholders and media disagree.
+            DataError: If a medium cannot be used, or images come with a video.
+            ValueError: If the prompt is empty, a role or an item's type is unknown, or the pixel
+                limits are not 0 < min_pixels <= max_pixels.
         """
+        check_messages(messages)
         text = self.render_prompt(messages, enable_thinking=enable_thinking)
         ids = tokenize_with_placeholders(text, self.tokenizer)
         media = self._preprocess(images, frames, min_pixels, max_pixels)
-        return self._expand("prompt", ids, None, media, is_video=frames is not None)
+        _check_counts(None, ids, len(media), is_video=frames is not None)
+        return _expand(ids, None, media)
 
     def render_prompt(self, messages: Sequence[Message], *, enable_thinking: bool) -> str:
         """Render messages with the checkpoint's chat template, placeholders still in the text."""
@@ -220,44 +277,97 @@ class Ovis2_5Processor:
         min_pixels: int | None,
         max_pixels: int | None,
     ) -> list[tuple[Tensor, Grid]]:
-        if frames is not None and images:
-            raise ValueError("give images or the frames of one video, not both")
-        if frames is not None:
-            low, high = self.pixel_limits.bounds("video", len(frames))
-        else:
-            kind = "single_image" if len(images) == 1 else "multiple_image"
-            low, high = self.pixel_limits.bounds(kind, max(1, len(images)))
-        limits = {
-            "min_pixels": low if min_pixels is None else min_pixels,
-            "max_pixels": high if max_pixels is None else max_pixels,
-        }
-        groups = [list(frames)] if frames is not None else [[image] for image in images]
-        return [self.image_processor.preprocess(group, **limits) for group in groups]
+        limits = self._limits(images, frames)
+        if min_pixels is not None:
+            limits["min_pixels"] = min_pixels
+        if max_pixels is not None:
+            limits["max_pixels"] = max_pixels
+        if frames is None:
+            _check_sizes("image", [image.size for image in images])
+            return [self.image_processor.preprocess([image], **limits) for image in images]
+        if any(isinstance(frame, Sequence) for frame in frames):
+            raise DataError(
+                f"there are {len(frames)} lists of frames; a sample carries one video: give the "
+                "frames of one as a flat list, and split the sample if it has more"
+            )
+        _check_sizes("frame", [frame.size for frame in frames])
+        return [self.image_processor.preprocess(frames, **limits)]
 
-    def _expand(
-        self,
-        name: str,
-        ids: list[int],
-        labels: list[int] | None,
-        media: list[tuple[Tensor, Grid]],
-        *,
-        is_video: bool,
-    ) -> EncodedSample:
-        grids = [grid for _, grid in media]
-        counts = {
-            "image": (ids.count(IMAGE_PLACEHOLDER_ID), 0 if is_video else len(grids)),
-            "video": (ids.count(VIDEO_PLACEHOLDER_ID), len(grids) if is_video else 0),
-        }
-        for kind, (in_text, in_media) in counts.items():
-            if in_text != in_media:
-                raise PlaceholderError(name, kind=kind, in_text=in_text, in_media=in_media)
-        ids, labels = expand_placeholders(ids, labels, grids)
-        return EncodedSample(
-            input_ids=torch.tensor(ids),
-            labels=None if labels is None else torch.tensor(labels),
-            pixel_values=torch.cat([patches for patches, _ in media]) if media else None,
-            grid_thws=torch.tensor(grids) if media else None,
-        )
+    def _grids(
+        self, image_sizes: Sequence[Size], frame_sizes: Sequence[Size] | None
+    ) -> list[Grid]:
+        limits = self._limits(image_sizes, frame_sizes)
+        if frame_sizes is None:
+            _check_sizes("image", image_sizes)
+            return [self.image_processor.grid(*size, **limits) for size in image_sizes]
+        _check_sizes("frame", frame_sizes)
+        check_frame_sizes(frame_sizes)
+        num_frames = len(frame_sizes)
+        return [self.image_processor.grid(*frame_sizes[0], num_frames=num_frames, **limits)]
+
+    def _limits(self, images: Sequence[object], frames: Sequence[object] | None) -> dict[str, int]:
+        if frames is None:
+            kind, count = ("single_image" if len(images) == 1 else "multiple_image"), len(images)
+        elif images:
+            raise DataError(
+                f"there are {len(images)} image(s) and a video; a sample carries images or one "
+                "video, never both: split it into two samples"
+            )
+        elif not frames:
+            raise DataError("the video has no frames; give at least one, or None for no video")
+        else:
+            kind, count = "video", len(frames)
+        low, high = self.pixel_limits.bounds(kind, max(1, count))
+        return {"min_pixels": low, "max_pixels": high}
+
+
+@contextlib.contextmanager
+def naming_sample(sample_id: str) -> Iterator[None]:
+    """Put the sample's name in front of what is wrong with its data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"sample {sample_id!r}: {error}") from error
+
+
+def _check_sizes(kind: str, sizes: Sequence[Size]) -> None:
+    for number, (width, height) in enumerate(sizes, start=1):
+        if width < 1 or height < 1:
+            raise DataError(
+                f"{kind} {number} is {width} x {height} px and has no pixels; replace or remove it"
+            )
+
+
+def _check_counts(
+    sample_id: str | None, ids: list[int], num_media: int, *, is_video: bool
+) -> None:
+    counts = {
+        "image": (ids.count(IMAGE_PLACEHOLDER_ID), 0 if is_video else num_media),
+        "video": (ids.count(VIDEO_PLACEHOLDER_ID), num_media if is_video else 0),
+    }
+    for kind, (in_text, in_media) in counts.items():
+        if in_text != in_media:
+            raise PlaceholderError(sample_id, kind=kind, in_text=in_text, in_media=in_media)
+
+
+def _expand(
+    ids: list[int], labels: list[int] | None, media: list[tuple[Tensor, Grid]]
+) -> EncodedSample:
+    grids = [grid for _, grid in media]
+    expanded, learned = expand_placeholders(ids, labels, grids)
+    return EncodedSample(
+        input_ids=torch.from_numpy(expanded),
+        labels=None if learned is None else torch.from_numpy(learned),
+        pixel_values=_join([patches for patches, _ in media]),
+        grid_thws=torch.tensor(grids) if media else None,
+    )
+
+
+def _join(tensors: list[Tensor]) -> Tensor | None:
+    # Patches are megabytes: a single tensor is not copied.
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.cat(tensors) if tensors else None
 
 
 def pad_batch(
@@ -272,7 +382,7 @@ def pad_batch(
 
     Returns:
         input_ids int64 and attention_mask bool [batch, seq_len], labels likewise or None,
-        pixel_values [num_patches, 768] and grid_thws [num_media, 3] of all samples or None.
+        pixel_values uint8 [num_patches, 768] and grid_thws [num_media, 3] of all samples or None.
 
     Raises:
         ValueError: If `side` is neither.
@@ -297,6 +407,6 @@ def pad_batch(
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "labels": labels,
-        "pixel_values": torch.cat(patches) if patches else None,
-        "grid_thws": torch.cat(grids) if grids else None,
+        "pixel_values": _join(patches),
+        "grid_thws": _join(grids),
     }

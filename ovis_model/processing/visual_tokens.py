@@ -5,6 +5,8 @@ Source: AIDC-AI/Ovis @ 4de4946, `Ovis.merge_multimodal` and `construct_visual_pl
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ovis_model.tokens import (
     IGNORE_ID,
     IMAGE_BEGIN_ID,
@@ -45,7 +47,7 @@ def count_visual_tokens(grid: Grid) -> int:
 
 def expand_placeholders(
     input_ids: Sequence[int], labels: Sequence[int] | None, grids: Sequence[Grid]
-) -> tuple[list[int], list[int] | None]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Replace each placeholder by an indicator, visual positions and an indicator.
 
     Args:
@@ -54,34 +56,31 @@ def expand_placeholders(
         grids: One (t, h, w) per medium, in order.
 
     Returns:
-        Expanded ids and labels; nothing visual is learned.
+        Expanded ids and labels, int64 [seq_len]; nothing visual is learned.
 
     Raises:
         ValueError: If placeholders and media differ in number.
 
     Example:
-        >>> expand_placeholders([1, -200, 2], [1, 1, 2], [(1, 2, 2)])
+        >>> ids, labels = expand_placeholders([1, -200, 2], [1, 1, 2], [(1, 2, 2)])
+        >>> ids.tolist(), labels.tolist()
         ([1, -301, -300, -302, 2], [1, -100, -100, -100, 2])
     """
-    in_text = sum(token in (IMAGE_PLACEHOLDER_ID, VIDEO_PLACEHOLDER_ID) for token in input_ids)
-    if in_text != len(grids):
-        raise ValueError(f"the text has {in_text} placeholder(s) for {len(grids)} media")
-    remaining = iter(grids)
-    expanded: list[int] = []
-    learned: list[int] = []
-    for position, token in enumerate(input_ids):
-        if token == IMAGE_PLACEHOLDER_ID:
-            block = _block(IMAGE_BEGIN_ID, IMAGE_END_ID, next(remaining))
-        elif token == VIDEO_PLACEHOLDER_ID:
-            block = _block(VIDEO_BEGIN_ID, VIDEO_END_ID, next(remaining))
-        else:
-            expanded.append(token)
-            learned.append(IGNORE_ID if labels is None else labels[position])
-            continue
-        expanded += block
-        learned += [IGNORE_ID] * len(block)
-    return expanded, None if labels is None else learned
-
-
-def _block(begin: int, end: int, grid: Grid) -> list[int]:
-    return [begin, *[VISUAL_ATOM_ID] * (count_visual_tokens(grid) - NUM_INDICATORS), end]
+    ids = np.array(input_ids, dtype=np.int64)
+    places = np.flatnonzero((ids == IMAGE_PLACEHOLDER_ID) | (ids == VIDEO_PLACEHOLDER_ID))
+    if len(places) != len(grids):
+        raise ValueError(f"the text has {len(places)} placeholder(s) for {len(grids)} media")
+    lengths = np.ones(len(ids), dtype=np.int64)
+    lengths[places] = [count_visual_tokens(grid) for grid in grids]
+    last = lengths.cumsum()[places] - 1  # where each medium's end indicator goes
+    first = last - lengths[places] + 1
+    is_image = ids[places] == IMAGE_PLACEHOLDER_ID
+    ids[places] = VISUAL_ATOM_ID
+    expanded = ids.repeat(lengths)
+    expanded[first] = np.where(is_image, IMAGE_BEGIN_ID, VIDEO_BEGIN_ID)
+    expanded[last] = np.where(is_image, IMAGE_END_ID, VIDEO_END_ID)
+    if labels is None:
+        return expanded, None
+    learned = np.array(labels, dtype=np.int64)
+    learned[places] = IGNORE_ID
+    return expanded, learned.repeat(lengths)

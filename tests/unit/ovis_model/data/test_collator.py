@@ -10,7 +10,7 @@ PAD = 9
 def example(name, length, *, patches=0):
     labels = torch.full((length,), -100)
     labels[-1] = 5
-    pixels = torch.full((patches, 768), float(patches)) if patches else None
+    pixels = torch.full((patches, 768), patches, dtype=torch.uint8) if patches else None
     grid = torch.tensor([[1, 2, patches // 2]]) if patches else None
     return Example(name, EncodedSample(torch.arange(1, length + 1), labels, pixels, grid))
 
@@ -30,8 +30,15 @@ def test_rows_of_equal_length_get_no_padding():
 def test_media_are_joined_in_the_order_of_the_rows():
     rows = [example("a", 2, patches=4), example("b", 2), example("c", 2, patches=8)]
     batch = DataCollatorForMultimodalDataset(pad_id=PAD)(rows)
-    assert batch["pixel_values"][:, 0].tolist() == [4.0] * 4 + [8.0] * 8
+    assert batch["pixel_values"][:, 0].tolist() == [4] * 4 + [8] * 8
     assert batch["grid_thws"].tolist() == [[1, 2, 2], [1, 2, 4]]
+
+
+def test_pixels_stay_bytes_and_a_single_examples_are_not_copied():
+    row = example("a", 2, patches=4)
+    batch = DataCollatorForMultimodalDataset(pad_id=PAD)([row])
+    assert batch["pixel_values"].dtype == torch.uint8
+    assert batch["pixel_values"] is row.encoded.pixel_values
 
 
 def test_a_batch_of_text_carries_no_media_keys():

@@ -23,8 +23,8 @@ def test_a_grid_that_does_not_merge_is_refused():
 
 def test_a_video_is_one_block_between_its_own_indicators():
     ids, labels = expand_placeholders([7, -201, 8], [7, 7, 8], [(2, 2, 2)])
-    assert ids == [7, -303, -300, -300, -304, 8]
-    assert labels == [7, -100, -100, -100, -100, 8]
+    assert ids.tolist() == [7, -303, -300, -300, -304, 8]
+    assert labels.tolist() == [7, -100, -100, -100, -100, 8]
 
 
 @pytest.mark.parametrize("grids", [[], [(1, 2, 2), (1, 2, 2)]], ids=["too few", "too many"])
