@@ -3,23 +3,34 @@
 Only safetensors are read, nothing from the folder is executed.
 """
 
-import json
+import copy
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ovis_model.errors import CheckpointError, list_examples
+from ovis_model.modeling.folder_files import carry_extra_files, settle_tokenizer_files
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.tokenizer_files import load_tokenizer
+from ovis_model.modeling.weight_files import (
+    StoredTensor,
+    find_tensors,
+    verify_digests,
+    write_weights,
+)
 from ovis_model.tokens import TokenIds, Tokenizer
 
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 MAX_SHARD_SIZE = "5GB"
-INDEX = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
+#: Not stored where the embeddings are tied, as in the released 2B.
+TIED_HEAD = "llm.lm_head.weight"
 
 
 class SavesItself(Protocol):
@@ -30,68 +41,118 @@ class SavesItself(Protocol):
         ...
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer of a checkpoint folder, offline and without running its code."""
-    if not (path / "tokenizer_config.json").is_file():
-        raise CheckpointError(
-            f"{path} has no tokenizer_config.json; copy the tokenizer files of the base checkpoint"
-        )
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        str(path), trust_remote_code=False, local_files_only=True
-    )
-    checked: Tokenizer = tokenizer
-    return checked
-
-
 def load_model(
     path: Path,
     *,
     dtype: torch.dtype | None = None,
     attn_implementation: str | None = None,
+    verify: bool = True,
 ) -> Ovis2_5ForConditionalGeneration:
-    """Load a checkpoint folder strictly.
+    """Load a checkpoint folder strictly, from this machine alone.
 
     Args:
         path: Folder with config.json, safetensors weights and the tokenizer.
         dtype: Precision of the weights; None keeps the stored one.
-        attn_implementation: Attention of the language model; None lets transformers choose.
+        attn_implementation: One of `attention.IMPLEMENTATIONS`; None means "auto".
+        verify: Compare every byte of weights that we saved with the digests in their files.
+            Released files have no digests.
 
     Returns:
         The model in evaluation mode, knowing its tokenizer's ids.
 
     Raises:
-        CheckpointError: If a file is missing, or a tensor is missing, unexpected, misshapen or
-            not finite; it names the tensors.
+        CheckpointError: If a file is missing or damaged, or a tensor is missing, unexpected,
+            misshapen, changed or not finite; it names tensors and files.
     """
-    _check_files(path)
-    options: dict[str, Any] = {"dtype": dtype or "auto"}
+    if not (path / CONFIG).is_file():
+        raise CheckpointError(
+            f"{path} is not a checkpoint folder: it has no {CONFIG}. Give the path of a local "
+            "Ovis2.5 folder (this project downloads nothing)"
+        )
+    stored = find_tensors(path)
+    if verify:
+        verify_digests(stored)
+    model = _load_strictly(path, stored, dtype)
+    tokenizer = load_tokenizer(path)
+    _check_vocabulary(model, tokenizer, path)
+    model.token_ids = TokenIds.of(tokenizer)
     if attn_implementation is not None:
-        options["attn_implementation"] = attn_implementation
+        model.set_attention(attn_implementation)
+    return model
+
+
+def _load_strictly(
+    path: Path, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None
+) -> Ovis2_5ForConditionalGeneration:
     try:
         loaded: Any = Ovis2_5ForConditionalGeneration.from_pretrained(
             str(path),
+            dtype=dtype or "auto",
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported below, all of them at once
-            **options,
         )
     except SafetensorError as error:
         raise CheckpointError(
             f"{path}: a weights file is damaged or cut off ({error}); restore it from its source"
         ) from error
     model, info = loaded
-    findings = [f"{kind.replace('_', ' ')}: {_names(info[kind])}" for kind in info if info[kind]]
+    findings = [
+        f"{kind.replace('_', ' ')}: {_describe(found, stored)}"
+        for kind, found in info.items()
+        if found
+    ]
     if findings:
         raise CheckpointError(
             f"{path} does not fit its config.json; {'; '.join(findings)}. Use a complete Ovis2.5 "
             "checkpoint, or restore the folder from its source"
         )
-    _check_finite(model, path)
-    model.token_ids = TokenIds.of(load_tokenizer(path))
-    result: Ovis2_5ForConditionalGeneration = model.eval()
+    if bad := _not_finite(model.named_parameters()):
+        places = [stored[name].place if name in stored else name for name in bad]
+        raise CheckpointError(
+            f"{path}: NaN or infinite values in {list_examples(places)}. Restore the folder from "
+            "its source, or train again from a sound checkpoint"
+        )
+    result: Ovis2_5ForConditionalGeneration = model
     return result
+
+
+def _describe(found: Any, stored: Mapping[str, StoredTensor]) -> str:
+    """Name tensors and their files; of misshapen ones transformers gives both shapes, too."""
+    lines = []
+    for item in found:
+        name, *shapes = item if isinstance(item, tuple) else (item,)
+        line = stored[name].place if name in stored else str(name)
+        if len(shapes) == 2:
+            line += f" is {list(shapes[0])} instead of {list(shapes[1])}"
+        lines.append(line)
+    return list_examples(sorted(lines))
+
+
+def _not_finite(tensors: Any) -> list[str]:
+    bad = []
+    for name, tensor in tensors:
+        # Under ZeRO-3 each process has a part of the tensor, and looks at its own.
+        here = getattr(tensor, "ds_tensor", tensor).detach()
+        # The extremes of a tensor that holds a NaN are NaN; isfinite would cost a copy.
+        if here.numel() and not torch.isfinite(torch.stack(torch.aminmax(here))).all():
+            bad.append(name)
+    return bad
+
+
+def _check_vocabulary(
+    model: Ovis2_5ForConditionalGeneration, tokenizer: Tokenizer, path: Path
+) -> None:
+    counted: Any = tokenizer
+    num_tokens, num_rows = len(counted), model.config.llm.vocab_size
+    if num_tokens > num_rows:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {num_tokens} tokens but the embedding table only "
+            f"{num_rows} rows; after adding tokens call model.resize_token_embeddings"
+            f"({num_tokens}) and save model and tokenizer together"
+        )
 
 
 def save_checkpoint(
@@ -100,60 +161,59 @@ def save_checkpoint(
     path: Path,
     *,
     base: Path | None = None,
-    state_dict: dict[str, Tensor] | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
     """Write weights, config, tokenizer and preprocessing in the official layout.
+
+    The folder appears whole or not at all; an older checkpoint in its place is replaced.
 
     Args:
         model: The model.
         processor: Its processor.
-        path: Folder to write; made if absent.
-        base: The checkpoint this one came from; its extra files are kept.
+        path: Folder to write: absent, empty, or a checkpoint.
+        base: The checkpoint this one came from; its extra files are kept, remote code included.
         state_dict: Gathered weights, where the model's own are partitioned (ZeRO-3).
+        max_shard_size: Bytes per weights file, or text like "5GB".
+
+    Raises:
+        CheckpointError: If a weight is not finite, or `path` holds something else.
     """
-    model.save_pretrained(str(path), state_dict=state_dict, max_shard_size=MAX_SHARD_SIZE)
-    processor.save_pretrained(path)
-    if base is not None:
-        for extra in sorted(base.iterdir()):
-            target = path / extra.name
-            if extra.is_file() and not target.exists() and not _is_weights(extra):
-                shutil.copyfile(extra, target)
-
-
-def _is_weights(path: Path) -> bool:
-    # Neither another model's weights nor what a training left beside them belongs to the copy.
-    own = {INDEX, "manifest.json", "lineage.json", "train_config.json"}
-    return path.suffix in {".safetensors", ".bin", ".pt", ".pth"} or path.name in own
-
-
-def _check_files(path: Path) -> None:
-    if not (path / "config.json").is_file():
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    if model.config.llm.tie_word_embeddings:
+        weights.pop(TIED_HEAD, None)
+    if bad := _not_finite(weights.items()):
         raise CheckpointError(
-            f"{path} is not a checkpoint folder: it has no config.json. Give the path of a local "
-            "Ovis2.5 folder (this project downloads nothing)"
+            f"{path} was not written: NaN or infinite values in {list_examples(bad)}. Train again "
+            "from a sound checkpoint, with a lower learning rate"
         )
-    if not (path / INDEX).is_file():
-        if not (path / SINGLE_FILE).is_file():
-            raise CheckpointError(
-                f"{path} has neither {SINGLE_FILE} nor {INDEX}; only safetensors weights are read"
-            )
-        return
-    shards = set(json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    if missing := sorted(name for name in shards if not (path / name).is_file()):
-        raise CheckpointError(f"{path}: {INDEX} names shards that are not there: {missing}")
+    with _replacing(path) as partial:
+        write_weights(partial, weights, max_shard_size)
+        config = copy.deepcopy(model.config)
+        config.dtype = next(iter(weights.values())).dtype
+        config.save_pretrained(str(partial))
+        processor.save_pretrained(partial)
+        settle_tokenizer_files(partial, base)
+        if base is not None:
+            carry_extra_files(base, partial)
+        generation: Any = model.llm.generation_config
+        if not (partial / GENERATION_CONFIG).is_file() and generation is not None:
+            generation.save_pretrained(str(partial))
 
 
-def _check_finite(model: Ovis2_5ForConditionalGeneration, path: Path) -> None:
-    bad = [
-        name
-        for name, tensor in model.named_parameters()
-        if tensor.numel() and not torch.isfinite(tensor).all()
-    ]
-    if bad:
-        raise CheckpointError(f"{path}: NaN or infinite values in {list_examples(bad)}")
-
-
-def _names(found: Any) -> str:
-    return list_examples(
-        sorted(str(item[0] if isinstance(item, tuple) else item) for item in found)
-    )
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a folder to write into that takes the place of another when all went well."""
+    if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
+        raise CheckpointError(
+            f"{path} holds files that are no checkpoint, and would be deleted; give a new folder"
+        )
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

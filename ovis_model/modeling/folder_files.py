@@ -35,12 +35,11 @@ _WEIGHTS = PICKLES | {".safetensors", ".gguf", ".onnx", ".h5", ".msgpack"}
 _OLD_TOKENIZER_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 
 
-def find_token_ids(name_or_path: str) -> TokenIds | None:
+def find_token_ids(name_or_path: str | None) -> TokenIds | None:
     """Look up the special tokens' ids where a model came from; None if that is no folder here."""
-    folder = Path(name_or_path)
-    if not name_or_path or not (folder / TOKENIZER_CONFIG).is_file():
+    if not name_or_path or not (Path(name_or_path) / TOKENIZER_CONFIG).is_file():
         return None
-    return TokenIds.of(load_tokenizer(folder))
+    return TokenIds.of(load_tokenizer(Path(name_or_path)))
 
 
 def carry_extra_files(base: Path, folder: Path) -> None:

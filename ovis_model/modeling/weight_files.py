@@ -298,9 +298,9 @@ def _write_file(file: Path, weights: dict[str, Tensor]) -> None:
             stream.write(_bytes_of(weights[name]))
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def _bytes_of(tensor: Tensor) -> Any:
     flat = tensor.detach().cpu().contiguous().view(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy()
 
 
 def _to_json(value: Any) -> str:
