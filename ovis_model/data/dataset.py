@@ -156,6 +156,7 @@ def check_extents(
     too_long, unsupervised = [], []
     for sample, extent in zip(samples, extents, strict=True):
         limit = multimodal_max_length if extent.is_multimodal else text_max_length
+        # DIVERGES(over-long-samples): the reference cuts them and says nothing.
         if extent.num_tokens > limit:
             too_long.append(f"{sample.id} ({extent.num_tokens} tokens, limit {limit})")
         if extent.num_supervised == 0:

@@ -112,6 +112,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 def _convert(image: Image.Image, name: str) -> Image.Image:
     _check_range(image, name)
+    # DIVERGES(rgb-conversion): the reference calls convert("RGB") and nothing else.
     upright = image if _orientation(image, name) == 1 else ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
         grey = np.asarray(upright, dtype=np.uint16)  # [height, width]

@@ -73,6 +73,7 @@ class Sample(BaseModel):
     @property
     def frames(self) -> tuple[str, ...]:
         """The video's frame files; empty without a video and for a video in one file."""
+        # DIVERGES(video-as-frames): a list under `video` makes the reference fail.
         return self.video if isinstance(self.video, tuple) else ()
 
     @property

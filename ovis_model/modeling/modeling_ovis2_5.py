@@ -212,6 +212,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                 )
             return self._touch_visual_parameters(embeds) if self.training else embeds
         visual = self.embed_media(pixel_values, grid_thws)
+        # DIVERGES(visual-token-count): the reference spreads one visual token over any number.
         if int(atoms.sum()) != len(visual):
             raise ValueError(
                 f"input_ids reserve {int(atoms.sum())} visual positions but the media give "
@@ -409,6 +410,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         """
         eos = eos_token_id if eos_token_id is not None else self._known_token_ids().im_end
         pad = pad_token_id if pad_token_id is not None else self._known_token_ids().pad
+        # DIVERGES(pad-inside-prompt): the reference hides a pad token wherever it stands.
         if attention_mask is None:
             attention_mask = (input_ids != pad).cumsum(dim=1) > 0
         attention_mask = attention_mask.to(torch.int64)

@@ -48,6 +48,8 @@ def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
 
     The first half turns with the row, the second with the column; time turns nothing.
     """
+    # DIVERGES(exact-rotary-angles): the reference keeps frequencies in a buffer, which a cast of
+    # the whole model rounds.
     quarter = head_dim // 4
     exponents = torch.arange(quarter, dtype=torch.float32, device="cpu") * 2 / (head_dim // 2)
     frequencies = 1.0 / ROPE_BASE**exponents

@@ -43,6 +43,12 @@ class ThinkingBudgetLogitsProcessor(LogitsProcessor):
         place = input_ids.shape[1] - self.budget
         if not 0 <= place < len(closing):
             return scores
+        # DIVERGES(batched-thinking-budget): the reference decides by the first row, and fails on
+        # two.
+        # DIVERGES(penalty-history): the reference starts a second decoding here, and a repetition
+        # penalty forgets what was thought.
+        # DIVERGES(any-end-ends): a row that ended with another token than <|im_end|> is filled
+        # up by `generate` whatever is asked for here; the reference opens it again.
         thought = input_ids[:, : self.budget]
         closed = (thought == self.token_ids.think_close) | (thought == self.token_ids.im_end)
         overdue = ~closed.any(dim=1)
@@ -62,6 +68,7 @@ def check_budget(budget: int, max_new_tokens: int, token_ids: TokenIds) -> None:
     Raises:
         ValueError: With the numbers, and what would work.
     """
+    # DIVERGES(budget-without-room): the reference thinks first and fails afterwards.
     if budget < 1:
         raise ValueError(f"thinking_budget must be at least 1 token, got {budget}")
     needed = budget + len(token_ids.closing_sentence) + 1

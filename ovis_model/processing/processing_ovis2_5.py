@@ -389,6 +389,7 @@ def pad_batch(
     """
     if side not in {"left", "right"}:
         raise ValueError(f"side must be 'left' or 'right', not {side!r}")
+    # DIVERGES(extra-pad-column): where no row is padded the reference adds a column of padding.
     length = max(len(sample.input_ids) for sample in samples)
     has_labels = samples[0].labels is not None
     input_ids = torch.full((len(samples), length), pad_id)

@@ -140,6 +140,7 @@ class OvisTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer that really runs, with one group per learning rate."""
+        # DIVERGES(module-learning-rates): the reference computes these groups and trains without.
         if self.optimizer is None:
             groups = optimizer_groups(
                 model or self.network, self.rates, weight_decay=self.args.weight_decay
@@ -174,6 +175,7 @@ class OvisTrainer(Trainer):
         """
         self._sample_ids = inputs.pop(SAMPLE_IDS)
         self._tokens_since_log += inputs.pop(NUM_TOKENS)
+        # DIVERGES(nothing-to-learn): the reference writes a line to its log and trains on NaN.
         if inputs.pop(NUM_SUPERVISED) == 0:
             raise TrainingError(
                 f"{self._place()}. No token of this batch is learned: give the samples a 'gpt' "
