@@ -11,6 +11,15 @@ from ovis_model.errors import ConfigError
 
 #: What the released checkpoints call the architecture; other readers select by this string.
 ARCHITECTURE = "Ovis2_5"
+#: Of the language model, repeated at the top: readers of config.json look for them there.
+COPIES = (
+    "hidden_size",
+    "tie_word_embeddings",
+    "vocab_size",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+_GENERIC = PreTrainedConfig().to_dict()
 
 
 class Siglip2NavitConfig(PreTrainedConfig):
@@ -77,12 +86,8 @@ class Ovis2_5Config(PreTrainedConfig):
             vit.pop("model_type", None)
             self.vit_config = Siglip2NavitConfig(**vit)
         llm = self.llm
-        self.hidden_size = llm.hidden_size
-        self.tie_word_embeddings = llm.tie_word_embeddings
-        # Top-level copies: readers of the released config.json look for them here.
-        self.vocab_size = llm.vocab_size
-        self.num_attention_heads = llm.num_attention_heads
-        self.max_position_embeddings = llm.max_position_embeddings
+        for name in COPIES:
+            setattr(self, name, getattr(llm, name))
         if self.vit.temporal_patch_size != 1:
             raise ConfigError(
                 f"vit_config.temporal_patch_size is {self.vit.temporal_patch_size}; every "
@@ -116,17 +121,27 @@ class Ovis2_5Config(PreTrainedConfig):
         values: dict[str, Any] = super().to_dict()
         values["architectures"] = [ARCHITECTURE]
         llm = values["llm_config"]
+        # Again, for `resize_token_embeddings` changes the language model's alone.
+        values.update({name: llm[name] for name in COPIES})
         if rope := llm.get("rope_parameters"):
             llm["rope_theta"] = rope["rope_theta"]
             llm.setdefault("rope_scaling", None)
         return values
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Say what config.json says, the precision in both spellings."""
+        """Say what config.json says: the released keys, the precision in both spellings."""
         values: dict[str, Any] = super().to_diff_dict()
-        if "dtype" in values:
-            # Not in to_dict: transformers reads every key of that back, and warns about this one.
-            values["torch_dtype"] = values["dtype"]
+        values.update({name: getattr(self.llm, name) for name in ("use_cache", *COPIES)})
+        parts = [values["llm_config"], values["vit_config"]]
+        for part in parts:
+            # What every configuration of transformers has, and this model does not use.
+            for name, value in _GENERIC.items():
+                if name in part and part[name] == value:
+                    del part[name]
+        for part in [values, *parts]:
+            if "dtype" in part:
+                # Not in to_dict: transformers reads every key of that back, and warns of this.
+                part["torch_dtype"] = part["dtype"]
         return values
 
 
