@@ -2,26 +2,34 @@
 
     <ref>red apple</ref><box>(0.100,0.250),(0.400,0.500)</box>
     [<point>(0.310,0.420)</point>,<point>(0.700,0.420)</point>]
+    [(0.100,0.250),(0.400,0.500)]          coordinates alone, when asked for by `untagged`
 
 Coordinates are fractions of the image's width and height in [0, 1), x before y, the origin at
 the top left.  The image is resized without cropping before the model sees it, so fractions
 refer to the original image and pixel = x * width, y * height.
+
+A `<` inside a label is written `&lt;`, so that a label cannot end its own tag.
 """
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
+
+RequestType = Literal["box", "point"]
 
 #: Two IoUs this close are equal: 0.5 computed from decimals is often 0.49999999999999994.
 IOU_TOLERANCE = 1e-9
 
 _NUMBER = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*"
-_PAIR = rf"\s*\({_NUMBER},{_NUMBER}\)\s*"
+_PAIR = re.compile(rf"\({_NUMBER},{_NUMBER}\)")
+_PAIRS = re.compile(rf"\s*\[?\s*{_PAIR.pattern}(?:\s*,\s*{_PAIR.pattern})*\s*\]?\s*")
+_FOUR_NUMBERS = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 _ITEM = re.compile(
-    rf"<ref>(?P<ref>.*?)</ref>|<box>{_PAIR},{_PAIR}</box>|<point>{_PAIR}</point>",
-    re.DOTALL,
+    r"<ref>(?P<ref>.*?)</ref>|<(?P<kind>box|point)>(?P<inside>[^<]*)</(?P=kind)>", re.DOTALL
 )
 _OPENING = re.compile(r"<(?:box|point)>")
 
@@ -45,6 +53,12 @@ class Box:
     def area(self) -> float:
         """Share of the image; 0 if the corners are reversed."""
         return max(0.0, self.x2 - self.x1) * max(0.0, self.y2 - self.y1)
+
+    def ordered(self) -> "Box":
+        """Return the same rectangle with its corners in order."""
+        x1, x2 = sorted((self.x1, self.x2))
+        y1, y2 = sorted((self.y1, self.y2))
+        return Box(x1, y1, x2, y2, self.label)
 
     def iou(self, other: "Box") -> float:
         """Intersection over union, 0 to 1.
@@ -105,7 +119,8 @@ class Grounding:
         refs: Texts between `<ref>` and `</ref>`.
         boxes: Boxes, each labelled with the last `<ref>` before it.
         points: Points, labelled likewise.
-        num_malformed: `<box>` and `<point>` tags whose inside could not be read.
+        num_malformed: `<box>` and `<point>` tags whose inside could not be read; without tags,
+            coordinates that miss a corner.
     """
 
     refs: tuple[str, ...] = ()
@@ -114,37 +129,88 @@ class Grounding:
     num_malformed: int = 0
 
 
-def parse_grounding(text: str) -> Grounding:
+def parse_grounding(text: str, *, untagged: RequestType | None = None) -> Grounding:
     """Read refs, boxes and points; spaces and line breaks between the parts do not matter.
 
-    Coordinates are returned as written: `conforms` tells those that are not fractions.
+    Coordinates are returned as written: `conforms` tells those that are not fractions in order.
+    A tag may hold several boxes or points.
+
+    Args:
+        text: What a model wrote.
+        untagged: If there is no tag at all, read coordinates alone as this; None reads tags
+            only.
 
     Example:
         >>> parse_grounding("<ref>a 7</ref> <box>( 0.1, 0.2 ), (0.3,0.4)</box>").boxes
         (Box(x1=0.1, y1=0.2, x2=0.3, y2=0.4, label='a 7'),)
+        >>> parse_grounding("[(0.1,0.2),(0.3,0.4)]", untagged="point").points
+        (Point(x=0.1, y=0.2, label=''), Point(x=0.3, y=0.4, label=''))
     """
     refs: list[str] = []
-    boxes: list[Box] = []
-    points: list[Point] = []
+    found: list[Box | Point] = []
+    num_read = 0
     for match in _ITEM.finditer(text):
         if match["ref"] is not None:
-            refs.append(match["ref"].strip())
-            continue
-        # A ref may hold any digits, so the groups after it are the coordinates.
-        numbers = [float(value) for value in match.groups()[1:] if value is not None]
-        label = refs[-1] if refs else ""
-        if len(numbers) == 4:
-            x1, y1, x2, y2 = numbers
-            boxes.append(Box(x1, y1, x2, y2, label))
-        else:
-            x, y = numbers
-            points.append(Point(x, y, label))
-    malformed = len(_OPENING.findall(text)) - len(boxes) - len(points)
-    return Grounding(tuple(refs), tuple(boxes), tuple(points), malformed)
+            refs.append(html.unescape(match["ref"].strip()))
+        elif _PAIRS.fullmatch(match["inside"]):
+            marks = _marks(match["inside"], match["kind"], refs)
+            found += marks
+            num_read += bool(marks)
+    malformed = len(_OPENING.findall(text)) - num_read
+    if untagged is not None and not found and not malformed:
+        found, malformed = _read_untagged(text, untagged, refs)
+    return Grounding(
+        refs=tuple(refs),
+        boxes=tuple(mark for mark in found if isinstance(mark, Box)),
+        points=tuple(mark for mark in found if isinstance(mark, Point)),
+        num_malformed=malformed,
+    )
+
+
+def _marks(pairs: str, kind: str, refs: Sequence[str]) -> list[Box | Point]:
+    """Read (x, y) pairs as boxes of two pairs each, or as points; [] if a corner is missing."""
+    label = refs[-1] if refs else ""
+    corners = [(float(x), float(y)) for x, y in _PAIR.findall(pairs)]
+    if kind == "point":
+        return [Point(x, y, label) for x, y in corners]
+    if len(corners) % 2:
+        return []
+    return [
+        Box(*first, *second, label)
+        for first, second in zip(corners[::2], corners[1::2], strict=True)
+    ]
+
+
+def _read_untagged(
+    text: str, kind: RequestType, refs: Sequence[str]
+) -> tuple[list[Box | Point], int]:
+    """Read coordinates without tags; also count runs of pairs that miss a corner."""
+    found: list[Box | Point] = []
+    malformed = 0
+    plain = _FOUR_NUMBERS.sub(r"(\1,\2),(\3,\4)", text) if kind == "box" else text
+    for run in _PAIRS.finditer(plain):
+        marks = _marks(run[0], kind, refs)
+        found += marks
+        malformed += not marks
+    return found, malformed
+
+
+def write_ref(label: str) -> str:
+    """Write a label as a `<ref>` that reads back as the same label.
+
+    Example:
+        >>> write_ref("the <b> key")
+        '<ref>the &lt;b&gt; key</ref>'
+    """
+    return f"<ref>{html.escape(label, quote=False)}</ref>"
 
 
 def draw_overlay(
-    image: Image.Image, marks: Sequence[tuple[Box | Point, str]], *, width: int | None = None
+    image: Image.Image,
+    marks: Sequence[tuple[Box | Point, str]],
+    *,
+    width: int | None = None,
+    with_labels: bool = False,
 ) -> Image.Image:
     """Draw boxes and points on a copy of an image.
 
@@ -152,6 +218,7 @@ def draw_overlay(
         image: The picture; it is not changed.
         marks: What to draw, each with a colour name PIL knows.
         width: Line width in pixels; None picks one from the image's size.
+        with_labels: Write each mark's label beside it.
     """
     canvas = image.convert("RGB")
     pen = ImageDraw.Draw(canvas)
@@ -160,14 +227,17 @@ def draw_overlay(
         if isinstance(mark, Point):
             x, y = mark.to_pixels(*canvas.size)
             radius = 3 * line
-            pen.ellipse(
-                (x - radius, y - radius, x + radius, y + radius), outline=colour, width=line
+            corners = (x - radius, y - radius, x + radius, y + radius)
+            pen.ellipse(corners, outline=colour, width=line)
+        else:
+            # PIL refuses reversed corners, and a model may write them.
+            corners = mark.ordered().to_pixels(*canvas.size)
+            pen.rectangle(corners, outline=colour, width=line)
+        if with_labels and mark.label:
+            font = ImageFont.load_default(size=max(10, 5 * line))
+            pen.text(
+                (corners[0] + 2 * line, corners[1] + line), mark.label, fill=colour, font=font
             )
-            continue
-        x1, y1, x2, y2 = mark.to_pixels(*canvas.size)
-        # PIL refuses reversed corners, and a model may write them.
-        corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        pen.rectangle(corners, outline=colour, width=line)
     return canvas
 
 

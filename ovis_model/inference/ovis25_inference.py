@@ -6,23 +6,30 @@
     result             # all text, a `str`
     result.answer      # what follows the thought
 
-An argument that is not given takes what the checkpoint was trained with, where it says so
-(pixel limits, frames per video), else the value in the signature.
+Every method has a twin that streams, with `_streaming` at the end of its name; `chat` begins a
+conversation, `batch_inference` answers many requests.  An argument that is not given takes what
+the checkpoint was trained with, where it says so (pixel limits, frames per video, top_p, top_k,
+repetition_penalty), else the value in the signature.
 """
 
 # The signatures are the seed's.
 # ruff: noqa: PLR0913, PLR0917
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
-from PIL import Image
 from torch import nn
-from transformers.generation.streamers import BaseStreamer
 
-from ovis_model.config import FrameSampling
+from ovis_model.inference.batch import (
+    Batch,
+    BatchAnswer,
+    BatchInput,
+    read_requests,
+    write_answers,
+)
+from ovis_model.inference.chat import ChatSession
 from ovis_model.inference.defaults import (
     BUDGET,
     MANY_MAX_PIXELS,
@@ -30,27 +37,44 @@ from ovis_model.inference.defaults import (
     MIN_PIXELS,
     NUM_FRAMES,
     SINGLE_MAX_PIXELS,
-    choose_settings,
+    Options,
+    SamplingDefaults,
+    SettingsChooser,
     given,
 )
-from ovis_model.inference.generation import GenerationSettings, eos_ids, generate_ids
+from ovis_model.inference.engine import (
+    OWN_PIXELS,
+    Engine,
+    Pixels,
+    Question,
+    answered,
+    first_messages,
+    streamed,
+)
+from ovis_model.inference.generation import GenerationSettings
+from ovis_model.inference.grounding import RequestType
 from ovis_model.inference.loading import choose_device, choose_dtype, find_checkpoint
-from ovis_model.inference.pictures import ImageInput, VideoInput, open_frames, open_picture
-from ovis_model.inference.results import GroundingResult, InferenceResult, Usage
-from ovis_model.inference.streaming import StreamPiece, stream_text
-from ovis_model.inference.thinking import ParsedOutput, parse_generation
+from ovis_model.inference.messages import grounding_prompt
+from ovis_model.inference.pictures import (
+    ImageInput,
+    Media,
+    VideoInput,
+    open_frames,
+    open_media,
+    open_picture,
+)
+from ovis_model.inference.results import GroundingResult, InferenceResult
+from ovis_model.inference.streaming import AnswerStream
 from ovis_model.modeling.checkpoint import load_model
-from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor
-
-RequestType = Literal["box", "point"]
-REQUESTS: dict[str, str] = {
-    "box": "Please provide the bounding box coordinates.",
-    "point": "Please provide the point coordinates.",
-}
+from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 
 
 class Ovis25Inference:
-    """A loaded model and its processor."""
+    """A loaded model and its processor.
+
+    All methods take `Options` as further keyword arguments: a system message, stop strings, a
+    seed, and how to sample.
+    """
 
     def __init__(
         self,
@@ -81,14 +105,16 @@ class Ovis25Inference:
         path = find_checkpoint(model_path, revision=revision, local_files_only=local_files_only)
         self.device = choose_device(device)
         self.processor = Ovis2_5Processor.from_pretrained(path)
+        defaults = SamplingDefaults.read(path)
         self.model = load_model(
             path,
             dtype=dtype or choose_dtype(torch_dtype, self.device),
             attn_implementation=attn_implementation,
         )
         nn.Module.to(self.model, self.device)  # transformers' own `to` hides its signature
+        self.engine = Engine(self.model, self.processor, SettingsChooser(defaults))
 
-    def single_image_inference(
+    def _single_image_inference(
         self,
         image_input: ImageInput,
         text_prompt: str,
@@ -100,11 +126,12 @@ class Ovis25Inference:
         do_sample: bool = True,
         min_pixels: int = MIN_PIXELS,
         max_pixels: int = SINGLE_MAX_PIXELS,
-    ) -> InferenceResult:
+        **options: Unpack[Options],
+    ) -> Question[InferenceResult]:
         """Ask about one image.
 
         Args:
-            image_input: PIL image, path or http(s) address.
+            image_input: Path, http(s) address, data: URL, base64, bytes, PIL image or uint8 array.
             text_prompt: The question.
             enable_thinking: Let the model think before it answers.
             enable_thinking_budget: Limit the thought; passing `thinking_budget` does so too.
@@ -114,23 +141,19 @@ class Ovis25Inference:
             do_sample: Sample; False takes the likeliest token.
             min_pixels: Smaller images are enlarged to this area.
             max_pixels: Larger ones are reduced to this area.
+            **options: See `Options`.
 
         Raises:
-            ValueError: If the token limits leave no room for an answer.
+            ValueError: If the arguments cannot work together.
             DataError: If the image cannot be used.
         """
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            do_sample=do_sample,
-        )
-        return self._ask(
-            text_prompt,
-            settings,
-            images=[open_picture(image_input)],
-            pixels=(min_pixels, max_pixels),
-        )
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, temperature, do_sample, options)
+        media = Media(images=(open_picture(image_input),))
+        return self._ask(text_prompt, settings, media, (min_pixels, max_pixels), options)
+
+    single_image_inference = answered(_single_image_inference)
 
     def single_image_inference_streaming(
         self,
@@ -143,34 +166,37 @@ class Ovis25Inference:
         temperature: float = 0.6,
         min_pixels: int = MIN_PIXELS,
         max_pixels: int = SINGLE_MAX_PIXELS,
-    ) -> Generator[StreamPiece, None, InferenceResult]:
+        **options: Unpack[Options],
+    ) -> AnswerStream[InferenceResult]:
         """Ask about one image and read the text as it is written.
 
         Arguments are those of `single_image_inference`; a temperature of 0 is greedy.
 
         Returns:
-            A generator of text pieces, each with its `phase`, "thinking" or "answer".  Its return
-            value is the whole result; closing it stops the model.
+            Text pieces for `for` or `async for`, each with its `phase`, "thinking" or "answer";
+            then `result` is the whole answer.  Closing it stops the model.
 
         Raises:
-            ValueError: At once, if the token limits leave no room for an answer.
+            ValueError: At once, if the arguments cannot work together.
             DataError: At once, if the image cannot be used.
         """
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            do_sample=temperature > 0,
+        return self.engine.stream(
+            self._single_image_inference(
+                image_input,
+                text_prompt,
+                enable_thinking,
+                enable_thinking_budget,
+                thinking_budget,
+                max_new_tokens,
+                temperature,
+                temperature > 0,
+                min_pixels,
+                max_pixels,
+                **options,
+            )
         )
-        prompt = self._encode(
-            text_prompt,
-            settings,
-            images=[open_picture(image_input)],
-            pixels=(min_pixels, max_pixels),
-        )
-        return self._stream(prompt, settings)
 
-    def multi_image_inference(
+    def _multi_image_inference(
         self,
         image_paths: Sequence[ImageInput],
         text_prompt: str,
@@ -183,25 +209,26 @@ class Ovis25Inference:
         enable_thinking_budget: bool = False,
         thinking_budget: int = BUDGET,
         min_pixels: int = MIN_PIXELS,
-    ) -> InferenceResult:
+        **options: Unpack[Options],
+    ) -> Question[InferenceResult]:
         """Ask about several images, shown in order before the question.
 
         Raises:
-            ValueError: If there is no image, or no room for an answer.
+            ValueError: If there is no image, or the arguments cannot work together.
             DataError: If an image cannot be used.
         """
-        if not image_paths:
+        if len(image_paths) == 0:
             raise ValueError("multi_image_inference needs at least one image")
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            do_sample=do_sample,
-        )
-        images = [open_picture(image) for image in image_paths]
-        return self._ask(text_prompt, settings, images=images, pixels=(min_pixels, max_pixels))
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, temperature, do_sample, options)
+        media = open_media(image_paths, None, self.processor.frame_sampling)
+        return self._ask(text_prompt, settings, media, (min_pixels, max_pixels), options)
 
-    def video_inference(
+    multi_image_inference = answered(_multi_image_inference)
+    multi_image_inference_streaming = streamed(_multi_image_inference)
+
+    def _video_inference(
         self,
         video_path: VideoInput,
         text_prompt: str,
@@ -215,13 +242,14 @@ class Ovis25Inference:
         enable_thinking_budget: bool = False,
         thinking_budget: int = BUDGET,
         min_pixels: int = MIN_PIXELS,
-    ) -> InferenceResult:
+        **options: Unpack[Options],
+    ) -> Question[InferenceResult]:
         """Ask about a video.
 
         Args:
-            video_path: A video file, or a sequence of frames.
+            video_path: A video file, its http(s) address, a folder of frames, or the frames.
             text_prompt: The question.
-            num_frames: Frames taken of a file; not given, as many as in training.
+            num_frames: Frames to take; not given, as many as in training, and all of a list.
             max_new_tokens: See `single_image_inference`; likewise the other arguments.
             temperature: Of sampling.
             do_sample: Sample; False takes the likeliest token.
@@ -230,28 +258,23 @@ class Ovis25Inference:
             enable_thinking_budget: Limit the thought.
             thinking_budget: Tokens after which the thought is closed.
             min_pixels: Smaller frames are enlarged to this area.
+            **options: See `Options`.
 
         Raises:
-            ValueError: If the token limits leave no room for an answer.
+            ValueError: If the arguments cannot work together.
             DataError: If the video cannot be used.
         """
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            do_sample=do_sample,
-        )
-        sampling = self.processor.frame_sampling
-        if given(num_frames) is not None:
-            sampling = FrameSampling(min_frames=num_frames, max_frames=num_frames)
-        return self._ask(
-            text_prompt,
-            settings,
-            frames=open_frames(video_path, sampling),
-            pixels=(min_pixels, max_pixels),
-        )
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, temperature, do_sample, options)
+        frames = open_frames(video_path, self.processor.frame_sampling, given(num_frames))
+        media = Media(frames=tuple(frames))
+        return self._ask(text_prompt, settings, media, (min_pixels, max_pixels), options)
 
-    def text_only_inference(
+    video_inference = answered(_video_inference)
+    video_inference_streaming = streamed(_video_inference)
+
+    def _text_only_inference(
         self,
         text_prompt: str,
         max_new_tokens: int = MAX_NEW_TOKENS,
@@ -260,21 +283,22 @@ class Ovis25Inference:
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
         thinking_budget: int = BUDGET,
-    ) -> InferenceResult:
+        **options: Unpack[Options],
+    ) -> Question[InferenceResult]:
         """Ask without any picture.
 
         Raises:
-            ValueError: If the token limits leave no room for an answer.
+            ValueError: If the arguments cannot work together.
         """
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            do_sample=do_sample,
-        )
-        return self._ask(text_prompt, settings)
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, temperature, do_sample, options)
+        return self._ask(text_prompt, settings, Media(), OWN_PIXELS, options)
 
-    def grounding_inference(
+    text_only_inference = answered(_text_only_inference)
+    text_only_inference_streaming = streamed(_text_only_inference)
+
+    def _grounding_inference(
         self,
         image_input: ImageInput,
         text_prompt: str,
@@ -286,11 +310,12 @@ class Ovis25Inference:
         thinking_budget: int = BUDGET,
         min_pixels: int = MIN_PIXELS,
         max_pixels: int = SINGLE_MAX_PIXELS,
-    ) -> GroundingResult:
+        **options: Unpack[Options],
+    ) -> Question[GroundingResult]:
         """Ask where something is; greedy.
 
         Args:
-            image_input: PIL image, path or http(s) address.
+            image_input: See `single_image_inference`.
             text_prompt: What to find, best inside `<ref>` and `</ref>`.
             request_type: "box" or "point".
             max_new_tokens: See `single_image_inference`; likewise the other arguments.
@@ -299,96 +324,114 @@ class Ovis25Inference:
             thinking_budget: Tokens after which the thought is closed.
             min_pixels: Smaller images are enlarged to this area.
             max_pixels: Larger ones are reduced to this area.
+            **options: See `Options`.
 
         Raises:
             ValueError: If the prompt is empty or the request type unknown.
             DataError: If the image cannot be used.
         """
         prompt = grounding_prompt(text_prompt, request_type)
-        settings = choose_settings(
-            thinking=(enable_thinking, enable_thinking_budget, thinking_budget),
-            max_new_tokens=max_new_tokens,
-            temperature=0.0,
-            do_sample=False,
-        )
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, 0.0, False, options)
         image = open_picture(image_input)
-        encoded = self._encode(prompt, settings, images=[image], pixels=(min_pixels, max_pixels))
-        output, usage = self._generate(encoded, settings)
-        return GroundingResult.of(output, usage, image)
+        asked = self._ask(
+            prompt, settings, Media(images=(image,)), (min_pixels, max_pixels), options
+        )
 
-    def _ask(self, text: str, settings: GenerationSettings, **pictures: Any) -> InferenceResult:
-        return InferenceResult(*self._generate(self._encode(text, settings, **pictures), settings))
+        def locate(*parts: Any) -> GroundingResult:
+            return GroundingResult.of(*parts, image=image, request_type=request_type)
 
-    def _encode(
+        return Question(asked.prompt, settings, locate)
+
+    grounding_inference = answered(_grounding_inference)
+    grounding_inference_streaming = streamed(_grounding_inference)
+
+    def batch_inference(
+        self,
+        requests: BatchInput,
+        prompt: str | None = None,
+        *,
+        batch_size: int = 8,
+        output: str | Path | None = None,
+        enable_thinking: bool = False,
+        enable_thinking_budget: bool = False,
+        thinking_budget: int = BUDGET,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        temperature: float = 0.6,
+        do_sample: bool = True,
+        num_frames: int = NUM_FRAMES,
+        min_pixels: int = MIN_PIXELS,
+        max_pixels: int = SINGLE_MAX_PIXELS,
+        **options: Unpack[Options],
+    ) -> list[BatchAnswer]:
+        """Answer many requests, several at a time; those on the same media read them once.
+
+        Args:
+            requests: A list of `Request`s, of mappings with the same keys or of plain prompts; a
+                JSONL file of such mappings; or a folder of images.
+            prompt: For requests without one of their own, so for a folder.
+            batch_size: Requests generated together.
+            output: A JSONL file that receives the answers, or None.
+            enable_thinking: See `single_image_inference`; likewise the other arguments.
+            enable_thinking_budget: Limit the thought.
+            thinking_budget: Tokens after which the thought is closed.
+            max_new_tokens: Tokens of each answer.
+            temperature: Of sampling.
+            do_sample: Sample; False takes the likeliest token, as a single request would.
+            num_frames: Frames taken of a video.
+            min_pixels: Smaller pictures are enlarged to this area.
+            max_pixels: Larger ones are reduced to this area.
+            **options: See `Options`; a request's own system message goes before this one.
+
+        Returns:
+            One answer per request, in their order; a request that cannot be used has an `error`
+            instead of a `result`.
+
+        Raises:
+            ValueError: If the arguments cannot work, whatever the request.
+            DataError: If the JSONL file or the folder cannot be read.
+        """
+        thinking = (enable_thinking, enable_thinking_budget, thinking_budget)
+        choose = self.engine.settings.choose
+        settings = choose(thinking, max_new_tokens, temperature, do_sample, options)
+        batch = Batch(
+            self.engine,
+            settings,
+            batch_size=batch_size,
+            pixels=(min_pixels, max_pixels),
+            num_frames=given(num_frames),
+            system=options.get("system"),
+        )
+        answers = batch.answer(read_requests(requests, prompt))
+        if output is not None:
+            write_answers(Path(output), answers)
+        return answers
+
+    def chat(
+        self,
+        system: str | None = None,
+        *,
+        min_pixels: int = MIN_PIXELS,
+        max_pixels: int = SINGLE_MAX_PIXELS,
+    ) -> ChatSession:
+        """Begin a conversation, each turn of which may show images.
+
+        Args:
+            system: A system message, or None.
+            min_pixels: Smaller pictures are enlarged to this area.
+            max_pixels: Larger ones are reduced to this area.
+        """
+        return ChatSession(self.engine, system=system, pixels=(min_pixels, max_pixels))
+
+    def _ask(
         self,
         text: str,
         settings: GenerationSettings,
-        *,
-        images: Sequence[Image.Image] = (),
-        frames: Sequence[Image.Image] | None = None,
-        pixels: tuple[int, int] = (MIN_PIXELS, SINGLE_MAX_PIXELS),
-    ) -> EncodedSample:
-        """Encode one question; pictures come before the text, as in training."""
-        settings.check(self.processor.token_ids)
-        shown = [{"type": "image"}] * len(images) if frames is None else [{"type": "video"}]
-        content = [*shown, {"type": "text", "text": text}]
-        return self.processor.encode_prompt(
-            [{"role": "user", "content": content}],
-            images=images,
-            frames=frames,
-            enable_thinking=settings.enable_thinking,
-            min_pixels=given(pixels[0]),
-            max_pixels=given(pixels[1]),
-        )
-
-    def _generate(
-        self, prompt: EncodedSample, settings: GenerationSettings
-    ) -> tuple[ParsedOutput, Usage]:
-        row = generate_ids(self.model, self.processor, [prompt], settings)[0].tolist()
-        return self._parse(prompt, row)
-
-    def _stream(
-        self, prompt: EncodedSample, settings: GenerationSettings
-    ) -> Generator[StreamPiece, None, InferenceResult]:
-        def generate(streamer: BaseStreamer) -> torch.Tensor:
-            return generate_ids(self.model, self.processor, [prompt], settings, streamer=streamer)
-
-        token_ids = self.processor.token_ids
-        row = yield from stream_text(
-            generate, self.processor.tokenizer, token_ids, eos_ids=eos_ids(token_ids)
-        )
-        return InferenceResult(*self._parse(prompt, row))
-
-    def _parse(self, prompt: EncodedSample, row: list[int]) -> tuple[ParsedOutput, Usage]:
-        token_ids = self.processor.token_ids
-        output = parse_generation(
-            row, self.processor.tokenizer, token_ids, eos_ids=eos_ids(token_ids)
-        )
-        usage = Usage(
-            prompt_tokens=len(prompt.input_ids),
-            visual_tokens=int((prompt.input_ids < 0).sum()),
-            thinking_tokens=output.thinking_tokens,
-            answer_tokens=output.answer_tokens,
-            generated_tokens=output.generated_tokens,
-        )
-        return output, usage
-
-
-def grounding_prompt(text: str, request_type: str) -> str:
-    """Write a request for boxes or points in the words Ovis2.5 was taught.
-
-    Raises:
-        ValueError: If there is nothing to find, or the request type is unknown.
-
-    Example:
-        >>> grounding_prompt("Find the <ref>red apple</ref>", "point")
-        'Find the <ref>red apple</ref>. Please provide the point coordinates.'
-    """
-    if request_type not in REQUESTS:
-        raise ValueError(f"request_type is one of {', '.join(REQUESTS)}, not {request_type!r}")
-    wanted = text.strip()
-    if not wanted:
-        raise ValueError("grounding needs a prompt that says what to find")
-    if not wanted.endswith("."):
-        wanted += "."
-    return f"{wanted} {REQUESTS[request_type]}"
+        media: Media,
+        pixels: Pixels,
+        options: Options,
+    ) -> Question[InferenceResult]:
+        messages = first_messages(text, media, options.get("system"))
+        prompt = self.engine.encode(messages, settings, media, pixels)
+        return Question(prompt, settings, InferenceResult)

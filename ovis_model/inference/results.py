@@ -1,12 +1,24 @@
 """What `Ovis25Inference` returns: text that also knows its parts."""
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
 from PIL import Image
 
-from ovis_model.inference.grounding import Box, Grounding, Point, draw_overlay, parse_grounding
+from ovis_model.inference.coco import GroundedImage, to_coco
+from ovis_model.inference.generation import GenerationSettings
+from ovis_model.inference.grounding import (
+    Box,
+    Grounding,
+    Point,
+    RequestType,
+    draw_overlay,
+    parse_grounding,
+)
 from ovis_model.inference.thinking import FinishReason, ParsedOutput, ThinkingClosed
+from ovis_model.processing.processing_ovis2_5 import EncodedSample
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,17 @@ class Usage:
     answer_tokens: int
     generated_tokens: int
 
+    @classmethod
+    def of(cls, prompt: EncodedSample, output: ParsedOutput) -> Self:
+        """Count what a prompt and its output took."""
+        return cls(
+            prompt_tokens=len(prompt.input_ids),
+            visual_tokens=int((prompt.input_ids < 0).sum()),
+            thinking_tokens=output.thinking_tokens,
+            answer_tokens=output.answer_tokens,
+            generated_tokens=output.generated_tokens,
+        )
+
 
 class InferenceResult(str):
     """Everything the model wrote, as a `str`; its parts as attributes.
@@ -34,9 +57,11 @@ class InferenceResult(str):
     Attributes:
         thinking: The thought, "" if there is none.
         answer: What follows the thought, "" if it never closed.
-        finish_reason: "stop", or "length" if max_new_tokens cut the output.
+        finish_reason: "stop" if the model ended its turn, "stop_string" if a stop string did,
+            "length" if max_new_tokens cut the output.
         thinking_closed: "natural", "forced" by the budget, "never" or "none".
         usage: Token counts.
+        settings: How it was generated, defaults of the checkpoint included.
     """
 
     thinking: str
@@ -44,16 +69,25 @@ class InferenceResult(str):
     finish_reason: FinishReason
     thinking_closed: ThinkingClosed
     usage: Usage
+    settings: GenerationSettings
 
-    def __new__(cls, output: ParsedOutput, usage: Usage) -> Self:
+    def __new__(cls, output: ParsedOutput, usage: Usage, settings: GenerationSettings) -> Self:
         """Wrap a parsed output."""
         result = super().__new__(cls, output.text)
+        result._output = output
         result.thinking = output.thinking
         result.answer = output.answer
         result.finish_reason = output.finish_reason
         result.thinking_closed = output.thinking_closed
         result.usage = usage
+        result.settings = settings
         return result
+
+    _output: ParsedOutput
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Let results be copied and sent to other processes."""
+        return self._output, self.usage, self.settings
 
     @property
     def text(self) -> str:
@@ -65,20 +99,52 @@ class InferenceResult(str):
         """Whether the thought did not end by itself."""
         return self.thinking_closed in ("forced", "never")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that `json.dumps` takes."""
+        return {
+            "text": self.text,
+            "thinking": self.thinking,
+            "answer": self.answer,
+            "finish_reason": self.finish_reason,
+            "thinking_closed": self.thinking_closed,
+            "truncated_thinking": self.truncated_thinking,
+            "usage": asdict(self.usage),
+            "settings": {**asdict(self.settings), "stop": list(self.settings.stop)},
+        }
+
 
 class GroundingResult(InferenceResult):
-    """An answer that locates things; boxes and points are those of the answer, not the thought."""
+    """An answer that locates things; boxes and points are those of the answer, not the thought.
+
+    Attributes:
+        image: The picture that was asked about, upright.
+        request_type: Whether boxes or points were asked for; it decides what coordinates
+            without a tag mean.
+    """
 
     image: Image.Image
-    grounding: Grounding
+    request_type: RequestType
 
     @classmethod
-    def of(cls, output: ParsedOutput, usage: Usage, image: Image.Image) -> Self:
+    def of(
+        cls,
+        output: ParsedOutput,
+        usage: Usage,
+        settings: GenerationSettings,
+        *,
+        image: Image.Image,
+        request_type: RequestType,
+    ) -> Self:
         """Wrap a parsed output about an image."""
-        result = cls(output, usage)
+        result = cls(output, usage, settings)
         result.image = image
-        result.grounding = parse_grounding(output.answer)
+        result.request_type = request_type
         return result
+
+    @cached_property
+    def grounding(self) -> Grounding:
+        """What the answer locates, and how much of it could not be read."""
+        return parse_grounding(self.answer, untagged=self.request_type)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -101,6 +167,26 @@ class GroundingResult(InferenceResult):
         return [point.to_pixels(*self.image.size) for point in self.points]
 
     def overlay(self, colour: str = "red") -> Image.Image:
-        """Draw what was located on a copy of the image."""
+        """Draw what was located, with its labels, on a copy of the image."""
         located: list[Box | Point] = [*self.boxes, *self.points]
-        return draw_overlay(self.image, [(mark, colour) for mark in located])
+        marks = [(mark, colour) for mark in located]
+        return draw_overlay(self.image, marks, with_labels=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values; coordinates as fractions and as pixels."""
+        size = self.image.size
+        return {
+            **super().to_dict(),
+            "image_size": list(size),
+            "boxes": [_placed(box, list(box.to_pixels(*size))) for box in self.boxes],
+            "points": [_placed(point, list(point.to_pixels(*size))) for point in self.points],
+            "num_malformed": self.grounding.num_malformed,
+        }
+
+    def to_coco(self, file_name: str | Path) -> dict[str, Any]:
+        """Return a COCO data set of this one image; see `coco.to_coco` for several."""
+        return to_coco([GroundedImage(str(file_name), *self.image.size, self.grounding)])
+
+
+def _placed(mark: Box | Point, pixels: list[float]) -> dict[str, Any]:
+    return {**asdict(mark), "conforms": mark.conforms, "pixels": pixels}

@@ -11,11 +11,11 @@ is a known run of ids: a model that merely writes about thinking cannot be misre
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from ovis_model.tokens import THINK_CLOSE, THINK_OPEN, TokenIds, Tokenizer
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "stop_string"]
 ThinkingClosed = Literal["natural", "forced", "never", "none"]
 
 
@@ -24,10 +24,12 @@ class ParsedOutput:
     """One generated row.
 
     Attributes:
-        text: Everything that was generated, special tokens removed, `<think>` kept.
+        text: Everything that was generated, special tokens removed, `<think>` kept; cut before a
+            stop string.
         thinking: The thought, without its tags, stripped.
         answer: What follows the thought, stripped; empty if the thought never closed.
-        finish_reason: "stop" if the model ended its turn, "length" if max_new_tokens did.
+        finish_reason: "stop" if the model ended its turn, "stop_string" if a stop string did,
+            "length" if max_new_tokens did.
         thinking_closed: See the module's table.
         thinking_tokens: Tokens spent on thinking, `<think>` included, `</think>` and a forced
             sentence not: the number that is held against the thinking budget.
@@ -54,7 +56,12 @@ class _Split:
 
 
 def parse_generation(
-    ids: Sequence[int], tokenizer: Tokenizer, token_ids: TokenIds, *, eos_ids: Collection[int]
+    ids: Sequence[int],
+    tokenizer: Tokenizer,
+    token_ids: TokenIds,
+    *,
+    eos_ids: Collection[int],
+    stop: Sequence[str] = (),
 ) -> ParsedOutput:
     """Take one generated row apart.
 
@@ -63,20 +70,61 @@ def parse_generation(
         tokenizer: Turns the parts back into text.
         token_ids: Which ids open and close a thought, and the forced closing sentence.
         eos_ids: Ids that end a turn; everything from the first of them on is cut.
+        stop: Strings before which the answer is cut.
     """
     end = next((index for index, token in enumerate(ids) if token in eos_ids), None)
     content = list(ids if end is None else ids[:end])
     split = _split(content, token_ids)
+    answer = _decode(tokenizer, split.answer)
+    cut = cut_at_stop(answer, stop)
+    if cut is None:
+        text, finish_reason = _decode(tokenizer, content), "length" if end is None else "stop"
+    else:
+        # A row that a stop string ended is filled up with pad tokens, which end nothing.
+        end, finish_reason = None, "stop_string"
+        text = _decode(tokenizer, content[: len(content) - len(split.answer)]) + cut
     return ParsedOutput(
-        text=_decode(tokenizer, content),
+        text=text,
         thinking=_decode(tokenizer, split.thinking).strip(),
-        answer=_decode(tokenizer, split.answer).strip(),
-        finish_reason="length" if end is None else "stop",
+        answer=(answer if cut is None else cut).strip(),
+        finish_reason=cast("FinishReason", finish_reason),
         thinking_closed=split.closed,
         thinking_tokens=split.thinking_tokens,
         answer_tokens=len(split.answer),
         generated_tokens=len(content) if end is None else end + 1,
     )
+
+
+def answer_ids(ids: list[int], token_ids: TokenIds) -> list[int]:
+    """Return the ids after the thought, none while the thought is open."""
+    if token_ids.think_close in ids:
+        return ids[ids.index(token_ids.think_close) + 1 :]
+    return [] if ids[:1] == [token_ids.think_open] else ids
+
+
+def cut_at_stop(answer: str, stop: Sequence[str]) -> str | None:
+    r"""Cut an answer before the first stop string in it.
+
+    White space before the answer's first letter does not count: a model puts two line breaks
+    between thought and answer.
+
+    Returns:
+        The text before the stop string, or None if there is none.
+
+    Example:
+        >>> cut_at_stop("\n\n7\n\nBecause", ["\n\n", "!"])
+        '\n\n7'
+        >>> cut_at_stop("\n\n7", ["\n\n", "!"]) is None
+        True
+    """
+    place = find_stop(answer, stop, start=len(answer) - len(answer.lstrip()))
+    return None if place is None else answer[:place]
+
+
+def find_stop(text: str, stop: Sequence[str], *, start: int = 0) -> int | None:
+    """Return where the first stop string at or after `start` begins, None if there is none."""
+    places = [text.find(wanted, start) for wanted in stop]
+    return min((place for place in places if place >= 0), default=None)
 
 
 def _split(content: list[int], token_ids: TokenIds) -> _Split:

@@ -7,29 +7,11 @@ import torch
 from PIL import Image
 
 from ovis_model.errors import CheckpointError, DataError
-from ovis_model.inference.generation import GenerationSettings, generate_outputs
-from ovis_model.inference.messages import user_message
-from ovis_model.inference.ovis25_inference import Ovis25Inference, grounding_prompt
-from ovis_model.inference.results import GroundingResult, InferenceResult, Usage
-from ovis_model.inference.thinking import ParsedOutput
-from tests.support.tiny_model import build_tiny_checkpoint
+from ovis_model.inference.messages import grounding_prompt
+from ovis_model.inference.ovis25_inference import Ovis25Inference
+from ovis_model.inference.results import GroundingResult
 
 THINKING = {"enable_thinking": True, "thinking_budget": 5, "max_new_tokens": 40}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def ovis(checkpoint):
-    return Ovis25Inference(checkpoint, device="auto")
-
-
-@pytest.fixture(scope="module")
-def image():
-    return Image.new("RGB", (40, 50), "navy")
 
 
 def test_the_seeds_names_and_defaults_are_kept():
@@ -150,36 +132,12 @@ def test_sampling_without_temperature_is_refused(ovis):
         ovis.text_only_inference("Why?", temperature=0)
 
 
-def test_a_batch_answers_as_its_rows_alone(ovis, image):
-    settings = GenerationSettings(max_new_tokens=40, enable_thinking=True, thinking_budget=6)
-    processor = ovis.processor
-    prompts = [
-        processor.encode_prompt([user_message("Why?")], enable_thinking=True),
-        processor.encode_prompt(
-            [user_message("<image>\nWhich digit is this?")], images=[image], enable_thinking=True
-        ),
-    ]
-    together = generate_outputs(ovis.model, processor, prompts, settings)
-    alone = [generate_outputs(ovis.model, processor, [p], settings)[0] for p in prompts]
-    assert together == alone
-
-
 def test_grounding_asks_in_the_taught_words_and_returns_places(ovis, image):
     result = ovis.grounding_inference(image, "the <ref>7</ref>", max_new_tokens=2)
     assert isinstance(result, GroundingResult)
     assert grounding_prompt("the <ref>7</ref>", "box") == (
         "the <ref>7</ref>. Please provide the bounding box coordinates."
     )
-
-
-def test_a_grounding_result_speaks_pixels(image):
-    answer = "<ref>7</ref><box>(0.1,0.2),(0.5,0.6)</box><point>(0.5,0.5)</point>"
-    output = ParsedOutput(answer, "", answer, "stop", "none", 0, 9, 10)
-    result = GroundingResult.of(output, Usage(1, 0, 0, 9, 10), image)
-    assert result.pixel_boxes == [pytest.approx((4, 10, 20, 30))]
-    assert result.pixel_points == [(20, 25)]
-    assert result.overlay().size == image.size
-    assert isinstance(result, InferenceResult)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +147,6 @@ def test_a_grounding_result_speaks_pixels(image):
 def test_an_impossible_grounding_request_is_refused(ovis, image, prompt, request_type, message):
     with pytest.raises(ValueError, match=message):
         ovis.grounding_inference(image, prompt, request_type)
-
-
-def test_placeholders_stand_on_lines_of_their_own():
-    content = user_message("<image>\n<image>\nSame?\nOr not?")["content"]
-    assert [part["type"] for part in content] == ["image", "image", "text"]
-    assert content[-1]["text"] == "Same?\nOr not?"
-    with pytest.raises(ValueError, match="line of its own"):
-        user_message("Is <image> a digit?")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -87,6 +87,17 @@ def test_an_end_tag_without_a_thought_before_it_counts_no_thinking(parse):
     assert (output.thinking, output.answer, output.thinking_tokens) == ("", "7", 0)
 
 
+def test_a_stop_string_cuts_the_answer_and_not_the_thought(tokenizer, token_ids):
+    ids = tokenizer.encode("<think>a 7.</think>\n\n It is 7. Yes.", add_special_tokens=False)
+    eos = (token_ids.im_end, token_ids.pad)
+    ids += [token_ids.pad] * 2  # other rows of the batch went on
+    output = parse_generation(ids, tokenizer, token_ids, eos_ids=eos, stop=["."])
+    assert (output.thinking, output.answer) == ("a 7.", "It is 7")
+    assert output.text == "<think>a 7.</think>\n\n It is 7"
+    assert output.finish_reason == "stop_string"
+    assert output.generated_tokens == len(ids) - 2
+
+
 @pytest.mark.skipif(not SCORING.is_file(), reason="the scoring fixtures are not here")
 def test_splits_as_the_official_adapter_does(parse):
     for row in json.loads(SCORING.read_text(encoding="utf-8"))["rows"]:

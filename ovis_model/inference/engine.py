@@ -1,0 +1,238 @@
+"""A loaded model that answers questions: at once, piece by piece, or many together.
+
+A `Question` is everything decided about one answer before the model runs; whatever is wrong with
+it has been said by then.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from ovis_model.inference.defaults import (
+    MIN_PIXELS,
+    SINGLE_MAX_PIXELS,
+    SettingsChooser,
+    given,
+)
+from ovis_model.inference.generation import (
+    GenerationSettings,
+    eos_ids,
+    generate_ids,
+    generate_outputs,
+    parse_row,
+)
+from ovis_model.inference.messages import Message, question_message, system_message
+from ovis_model.inference.pictures import Media
+from ovis_model.inference.prompt_groups import group_prompts
+from ovis_model.inference.results import InferenceResult, Usage
+from ovis_model.inference.streaming import AnswerStream, PieceReader
+from ovis_model.inference.thinking import ParsedOutput
+from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.prompt_prefix import PromptPrefix
+from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor
+
+Result = TypeVar("Result")
+Pixels = tuple[int, int]
+
+#: Leaves both limits to the checkpoint.
+OWN_PIXELS: Pixels = (MIN_PIXELS, SINGLE_MAX_PIXELS)
+
+
+@dataclass(frozen=True)
+class Question(Generic[Result]):
+    """One answer to be generated.
+
+    Attributes:
+        prompt: Encoded, with its media.
+        settings: Lengths and decoding, checked.
+        wrap: Makes the result that the caller gets.
+    """
+
+    prompt: EncodedSample
+    settings: GenerationSettings
+    wrap: Callable[[ParsedOutput, Usage, GenerationSettings], Result]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A model in evaluation mode, its processor, and how its authors sample from it."""
+
+    model: Ovis2_5ForConditionalGeneration
+    processor: Ovis2_5Processor
+    settings: SettingsChooser
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        settings: GenerationSettings,
+        media: Media,
+        pixels: Pixels = OWN_PIXELS,
+    ) -> EncodedSample:
+        """Encode messages and what they show.
+
+        Args:
+            messages: Chat messages up to the question.
+            settings: How the answer is going to be generated.
+            media: Images in placeholder order, or the frames of one video.
+            pixels: Smallest and largest area of a picture; a `Default` leaves it to the
+                checkpoint.
+
+        Raises:
+            ValueError: If the settings or the pixel limits cannot work.
+            PlaceholderError: If placeholders and media disagree.
+        """
+        settings.check(self.processor.token_ids)
+        low, high = self._pixel_limits(media, pixels)
+        return self.processor.encode_prompt(
+            messages,
+            images=media.images,
+            frames=media.frames,
+            enable_thinking=settings.enable_thinking,
+            min_pixels=low,
+            max_pixels=high,
+        )
+
+    def _pixel_limits(self, media: Media, pixels: Pixels) -> tuple[int | None, int | None]:
+        """Let one given limit move the other one, if that is the checkpoint's."""
+        low, high = given(pixels[0]), given(pixels[1])
+        own_low, own_high = self._own_limits(media)
+        if low is None and high is not None:
+            return min(own_low, high), high
+        if high is None and low is not None:
+            return low, max(own_high, low)
+        return low, high
+
+    def _own_limits(self, media: Media) -> tuple[int, int]:
+        limits = self.processor.pixel_limits
+        if media.frames is not None:
+            return limits.bounds("video", max(1, len(media.frames)))
+        kind = "single_image" if len(media.images) == 1 else "multiple_image"
+        return limits.bounds(kind, max(1, len(media.images)))
+
+    def answer(self, question: Question[Result]) -> Result:
+        """Generate the whole answer."""
+        rows = generate_ids(self.model, self.processor, [question.prompt], question.settings)
+        return self._finish(question, rows[0].tolist())
+
+    def stream(self, question: Question[Result]) -> AnswerStream[Result]:
+        """Generate the answer piece by piece; the model starts with the first piece."""
+
+        def generate(streamer: BaseStreamer) -> Tensor:
+            return generate_ids(
+                self.model,
+                self.processor,
+                [question.prompt],
+                question.settings,
+                streamer=streamer,
+            )
+
+        token_ids = self.processor.token_ids
+        reader = PieceReader(
+            self.processor.tokenizer,
+            token_ids,
+            eos_ids=eos_ids(token_ids),
+            stop=question.settings.stop,
+        )
+        return AnswerStream(generate, reader, lambda row: self._finish(question, row))
+
+    def answer_all(
+        self, prompts: Sequence[EncodedSample], settings: GenerationSettings, *, batch_size: int
+    ) -> list[InferenceResult]:
+        """Answer many prompts in batches, in their order.
+
+        Prompts that begin with the same media share one reading of them.
+
+        Args:
+            prompts: Encoded, without labels.
+            settings: The same for all.
+            batch_size: Prompts generated together.
+        """
+        answered: dict[int, InferenceResult] = {}
+        for group in group_prompts(prompts):
+            prefix = None
+            if group.prefix is not None:
+                prefix = self._read_prefix(group.prefix)
+            for start in range(0, len(group.rows), batch_size):
+                rows = group.rows[start : start + batch_size]
+                rests = [rest for _, rest in rows]
+                outputs = generate_outputs(
+                    self.model, self.processor, rests, settings, prefix=prefix
+                )
+                for (index, _), output in zip(rows, outputs, strict=True):
+                    usage = Usage.of(prompts[index], output)
+                    answered[index] = InferenceResult(output, usage, settings)
+        return [answered[index] for index in range(len(prompts))]
+
+    def _read_prefix(self, beginning: EncodedSample) -> PromptPrefix:
+        device = next(self.model.parameters()).device
+        media = (beginning.pixel_values, beginning.grid_thws)
+        with torch.inference_mode():
+            return self.model.encode_prefix(
+                beginning.input_ids[None].to(device),
+                *(None if tensor is None else tensor.to(device) for tensor in media),
+            )
+
+    def _finish(self, question: Question[Result], row: list[int]) -> Result:
+        output = parse_row(self.processor, row, question.settings)
+        return question.wrap(output, Usage.of(question.prompt, output), question.settings)
+
+
+def first_messages(text: str, media: Media, system: str | None = None) -> list[Message]:
+    """Write a conversation's first question, after the system message if there is one.
+
+    Raises:
+        ValueError: If there is no text, or its placeholders do not fit the media.
+    """
+    question = question_message(
+        text, num_images=len(media.images), num_videos=int(media.frames is not None)
+    )
+    return [question] if system is None else [system_message(system), question]
+
+
+class HasEngine(Protocol):
+    """Whatever builds questions for an engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that answers them."""
+        ...
+
+
+Asker = TypeVar("Asker", bound=HasEngine)
+Arguments = ParamSpec("Arguments")
+
+
+def answered(
+    build: Callable[Concatenate[Asker, Arguments], Question[Result]],
+) -> Callable[Concatenate[Asker, Arguments], Result]:
+    """Make the method that answers what `build` asks, with the arguments of `build`."""
+
+    @functools.wraps(build)
+    def ask(asker: Asker, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return asker.engine.answer(build(asker, *args, **kwargs))
+
+    ask.__name__ = build.__name__.removeprefix("_")
+    return ask
+
+
+def streamed(
+    build: Callable[Concatenate[Asker, Arguments], Question[Result]],
+) -> Callable[Concatenate[Asker, Arguments], AnswerStream[Result]]:
+    """Make the method that streams the answer to what `build` asks, with its arguments.
+
+    Wrong arguments are refused at the call, before the first piece is asked for.
+    """
+
+    @functools.wraps(build)
+    def ask(
+        asker: Asker, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> AnswerStream[Result]:
+        return asker.engine.stream(build(asker, *args, **kwargs))
+
+    ask.__name__ = f"{build.__name__.removeprefix('_')}_streaming"
+    return ask
