@@ -1,4 +1,3 @@
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from PIL import Image
 
 from ovis_model.config import FrameSampling, PixelLimits
-from ovis_model.errors import CheckpointError, DataError, PlaceholderError
+from ovis_model.errors import CheckpointError, DataError
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
 from tests.support.tiny_model import build_tiny_checkpoint
 
@@ -65,18 +64,10 @@ def test_images_and_frames_become_visual_positions_that_are_not_learned(processo
         ([("human", "<video>\nWhat?"), ("gpt", "Yes")], {"frames": [image] * 3}),
     ):
         encoded = processor.encode_sample(sample(*turns), **media)
+        assert encoded.pixel_values.dtype == torch.uint8
         num_visual = int((encoded.input_ids == -300).sum())
         assert num_visual * 4 == len(encoded.pixel_values)
         assert (encoded.labels[encoded.input_ids < 0] == -100).all()
-
-
-def test_a_missing_placeholder_names_sample_counts_and_remedy(processor):
-    with pytest.raises(PlaceholderError) as caught:
-        processor.encode_sample(
-            sample(("human", "What?"), ("gpt", "x")), images=[Image.new("RGB", (32, 32))]
-        )
-    assert "sample 'sample_003': the text has 0 <image> placeholder(s)" in str(caught.value)
-    assert "make validate" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +81,7 @@ def test_a_missing_placeholder_names_sample_counts_and_remedy(processor):
     ],
 )
 def test_a_conversation_that_cannot_be_used_says_why(processor, turns, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"sample 'sample_003': .*{message}"):
         processor.encode_sample(sample(*turns))
 
 
@@ -131,17 +122,7 @@ def test_settings_travel_with_the_folder(processor, tmp_path):
     assert loaded.token_ids == processor.token_ids
 
 
-def test_a_sampler_of_another_release_is_refused(processor, tmp_path):
-    processor.save_pretrained(tmp_path)
-    settings = tmp_path / "ovis_processor.json"
-    values = json.loads(settings.read_text(encoding="utf-8"))
-    values["frame_sampling"]["name"] = "left_edges"
-    settings.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="left_edges"):
-        Ovis2_5Processor.from_pretrained(tmp_path)
-
-
-def test_a_folder_without_a_chat_template_is_refused(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"no tokenizer_config\.json"):
         Ovis2_5Processor.from_pretrained(tmp_path)
 
