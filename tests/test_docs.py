@@ -91,9 +91,9 @@ def test_every_relative_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_make_target_that_is_named_exists(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     targets |= set(re.search(r"^STEPS = (.*)$", makefile, flags=re.MULTILINE)[1].split())
-    named = set(re.findall(r"(?<![\w-])make ([a-z]+)", code_of(page)))
+    named = set(re.findall(r"(?<![\w-])make ([a-z-]+)", code_of(page)))
     assert named <= targets
 
 
@@ -109,14 +109,37 @@ def test_a_table_of_keys_has_every_key_of_its_class_with_its_default(page, secti
 # ---- parity ---------------------------------------------------------------------------------
 
 
-def test_every_divergence_in_the_code_is_explained_and_no_other():
-    marked = {
+def slugs_in(folder):
+    """Find what is marked as a difference to the reference, below a folder."""
+    return {
         slug
-        for path in (ROOT / "ovis_model").rglob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         for slug in re.findall(r"DIVERGES\(([\w-]+)\)", path.read_text(encoding="utf-8"))
     }
+
+
+def test_every_divergence_in_the_code_is_explained_and_no_other():
     explained = set(re.findall(r"^### `([\w-]+)`$", PARITY, flags=re.MULTILINE))
-    assert explained == marked
+    assert explained == slugs_in("ovis_model")
+
+
+def test_every_divergence_in_the_code_is_named_by_a_test_and_no_other():
+    assert slugs_in("tests") == slugs_in("ovis_model")
+
+
+def test_an_explained_divergence_links_to_the_file_that_is_marked():
+    for section in re.split(r"^### ", PARITY, flags=re.MULTILINE)[1:]:
+        slug = spans_of(section)[0]
+        (target,) = re.findall(r"^In \[`[\w.]+`\]\((\S+)\)\.$", section, flags=re.MULTILINE)
+        assert f"DIVERGES({slug})" in (DOCS / target).read_text(encoding="utf-8"), slug
+
+
+def test_every_parity_test_that_is_named_exists():
+    for row in rows_below("parity.md", "numbers"):
+        file, *tests = spans_of(row[1])
+        code = (ROOT / "tests/parity" / file).read_text(encoding="utf-8")
+        assert tests
+        assert [name for name in tests if f"\ndef {name}(" not in code] == [], file
 
 
 def test_every_tolerance_that_is_promised_is_one_that_is_tested():
