@@ -1,10 +1,11 @@
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.data.schema import Sample
 from ovis_model.errors import DataError, PlaceholderError
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from tests.support.raw_data import write_clip
 from tests.support.tiny_model import build_tiny_checkpoint
 from tests.support.training_world import image_sample, text_sample, video_sample
 
@@ -55,6 +56,65 @@ def test_extents_count_text_and_visual_positions(dataset):
     assert picture.num_tokens == len(samples[0].encoded.input_ids)
     assert (picture.is_multimodal, text.is_multimodal) == (True, False)
     assert 0 < text.num_supervised < text.num_tokens
+
+
+def test_extents_are_exact_and_decode_no_picture(dataset, media_root, monkeypatch):
+    wide = Image.new("RGB", (130, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    wide.save(media_root / "media" / "turned.jpg", exif=exif)
+    samples = dataset(
+        image_sample(0),
+        {**image_sample(1), "image": ["media/turned.jpg"]},
+        video_sample(2),
+        text_sample(3),
+    )
+    encoded = [example.encoded for example in map(samples.__getitem__, range(4))]
+    expected = [(len(e.input_ids), int((e.labels != -100).sum())) for e in encoded]
+
+    def decode(image):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    found = samples.extents()
+    assert [(one.num_tokens, one.num_supervised) for one in found] == expected
+    assert [one.is_multimodal for one in found] == [True, True, True, False]
+
+
+def test_extents_of_a_cached_dataset_fill_it(dataset, media_root):
+    samples = dataset(image_sample(0), video_sample(1), cache=True)
+    plain = dataset(image_sample(0), video_sample(1)).extents()
+    assert samples.extents() == plain
+    for path in (media_root / "media").iterdir():
+        path.unlink()
+    assert len(samples[1].encoded.input_ids) == plain[1].num_tokens
+
+
+def test_extents_of_a_video_file_come_from_its_frames(dataset, media_root):
+    write_clip(media_root / "media" / "clip.mp4", [0, 128, 255])
+    samples = dataset({**video_sample(0), "video": "media/clip.mp4"})
+    assert samples.extents()[0].num_tokens == len(samples[0].encoded.input_ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"image": []}, "the text has 1 <image>", id="placeholder without image"),
+        pytest.param({"image": ["media/no.png"]}, r"no\.png cannot be decoded", id="no such file"),
+        pytest.param({"video": ["media/red.png"]}, "never both", id="images and a video"),
+    ],
+)
+def test_measuring_blames_the_same_samples_as_encoding(dataset, change, message):
+    samples = dataset({**image_sample(0), **change})
+    for use in (samples.extents, lambda: samples[0]):
+        with pytest.raises(DataError, match=f"^sample 'image_0': .*{message}"):
+            use()
+
+
+def test_frames_of_different_size_are_found_before_training(dataset, media_root):
+    Image.new("RGB", (36, 40)).save(media_root / "media" / "blue.png")
+    with pytest.raises(DataError, match=r"^sample 'video_0': frame 2 of the video is 36 x 40 px"):
+        dataset(video_sample(0)).extents()
 
 
 def test_a_missing_file_is_blamed_on_its_sample(dataset):

@@ -1,11 +1,13 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ovis_model.data import images
-from ovis_model.data.images import load_image, plain_extension, to_rgb
+from ovis_model.data.images import load_image, load_rgb, plain_extension, read_size, to_rgb
 from ovis_model.errors import DataError
 from tests.support.raw_data import picture
 
@@ -114,3 +116,120 @@ def test_a_film_is_not_a_picture(tmp_path: Path) -> None:
     picture(0).save(path, save_all=True, append_images=[picture(200)])
     with pytest.raises(DataError, match=r"film\.gif is animated; save one frame"):
         load_image(path)
+
+
+# ---- sizes out of headers -------------------------------------------------------------------
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff"])
+def test_the_header_tells_the_size_the_upright_image_has(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    path = save(tmp_path / name, Image.new("RGB", (40, 20)), exif=turned(orientation))
+    expected = (20, 40) if orientation > 4 else (40, 20)
+    assert read_size(path) == load_rgb(path).size == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("a.png", "I;16"),
+        ("a.png", "LA"),
+        ("a.png", "P"),
+        ("a.gif", "L"),
+        ("a.bmp", "1"),
+        ("a.jpg", "CMYK"),
+        ("a.tiff", "L"),
+    ],
+)
+def test_every_format_and_mode_tells_its_size(tmp_path: Path, name: str, mode: str) -> None:
+    path = save(tmp_path / name, Image.new(mode, (7, 3)))
+    assert read_size(path) == load_rgb(path).size == (7, 3)
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.tiff"])
+def test_an_orientation_noted_in_xmp_counts(tmp_path: Path, name: str) -> None:
+    options = {"tiffinfo": {700: XMP}} if name == "a.tiff" else {"xmp": XMP}
+    path = save(tmp_path / name, Image.new("RGB", (40, 20)), **options)
+    assert read_size(path) == load_rgb(path).size == (20, 40)
+
+
+def test_a_png_may_note_its_orientation_behind_its_pixels(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", (40, 20)))
+    note = b"eXIf" + turned(6).tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    content = path.read_bytes()
+    path.write_bytes(content[:-12] + chunk + content[-12:])  # before IEND
+    assert read_size(path) == load_rgb(path).size == (20, 40)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.gif", "a.bmp"])
+def test_no_pixel_is_decoded_for_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = save(tmp_path / name, picture(100))
+    size = load_rgb(path).size
+
+    def decode(image: ImageFile.ImageFile) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    assert read_size(path) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("page.jpg", b"<html>404</html>", r"page\.jpg cannot be decoded .*: cannot identify"),
+        ("gone.jpg", None, r"gone\.jpg cannot be decoded .*No such file"),
+    ],
+)
+def test_what_has_no_header_has_no_size(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_size(tmp_path / name)
+
+
+def test_a_header_is_refused_for_what_the_image_would_be_refused_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film, numbers = tmp_path / "film.gif", tmp_path / "float.tiff"
+    picture(0).save(film, save_all=True, append_images=[picture(200)])
+    Image.fromarray(np.ones((2, 2), np.float32)).save(numbers)
+    for read in (read_size, load_rgb):
+        with pytest.raises(DataError, match=r"film\.gif is animated"):
+            read(film)
+        with pytest.raises(DataError, match=r"float\.tiff has 32-bit pixels \(mode 'F'\)"):
+            read(numbers)
+    monkeypatch.setattr(images, "MAX_PIXELS", 3)
+    with pytest.raises(DataError, match=r"is 2 x 2 px, above the limit of 3 px; scale it down"):
+        read_size(numbers)
+
+
+def test_damaged_exif_data_is_named_instead_of_guessed(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.new("RGB", (40, 20)), exif=b"Exif\0\0no such thing")
+    message = r"a\.png has damaged EXIF data \(.*\), so which side is up .*; save it again without"
+    for read in (read_size, load_rgb):
+        with pytest.raises(DataError, match=message):
+            read(path)
+    with pytest.raises(DataError, match=r"^the image has damaged EXIF data"):
+        to_rgb(load_image(path))
+
+
+def test_a_converted_image_is_always_a_new_one() -> None:
+    image = Image.new("RGB", (2, 2))
+    to_rgb(image).putpixel((0, 0), (255, 255, 255))
+    assert image.getpixel((0, 0)) == (0, 0, 0)
