@@ -74,7 +74,7 @@ def settle_tokenizer_files(folder: Path, base: Path | None) -> None:
                 shutil.copyfile(base / name, folder / name)
         if not (base / CHAT_TEMPLATE_JINJA).is_file():
             (folder / CHAT_TEMPLATE_JINJA).unlink(missing_ok=True)
-    elif (folder / CHAT_TEMPLATE_JINJA).is_file() or _is_new_spelling(folder):
+    elif _is_new_spelling(folder):
         _spell_as_released(folder)
 
 
@@ -89,7 +89,7 @@ def _is_same_tokenizer(folder: Path, base: Path) -> bool:
 
 
 def _is_new_spelling(folder: Path) -> bool:
-    return isinstance(_read_json(folder / TOKENIZER_CONFIG).get("extra_special_tokens"), list)
+    return "backend" in _read_json(folder / TOKENIZER_CONFIG)
 
 
 def _spell_as_released(folder: Path) -> None:
