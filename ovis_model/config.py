@@ -192,12 +192,17 @@ class TrainConfig(PixelLimits):
     save_total_limit: int = Field(default=2, gt=0)
     seed: int = 42
     bf16: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="recompute blocks in the backward pass, to save memory"
+    )
+    vit_gradient_checkpointing: bool | None = Field(
+        default=None, description="of the vision tower alone; null does as the line above"
+    )
     dataloader_num_workers: int = Field(default=0, ge=0)
 
     deepspeed: str | None = Field(default=None, description="path of a DeepSpeed JSON config")
     attn_implementation: str = Field(
-        default="auto", description="auto, sdpa, eager or flash_attention_2"
+        default="auto", description="auto, flash_attention_2, varlen, sdpa or eager"
     )
     nproc_per_node: int = Field(default=1, gt=0, description="processes torchrun starts here")
     cache_encoded_samples: bool = Field(
@@ -226,6 +231,14 @@ class TrainConfig(PixelLimits):
                 "choose what learns with train_modules and the freeze flags"
             )
         return self
+
+    @property
+    def checkpointed_parts(self) -> tuple[str, ...]:
+        """Parts of the model whose blocks are recomputed: "llm", "vit"."""
+        vit = self.vit_gradient_checkpointing
+        vit = self.gradient_checkpointing if vit is None else vit
+        chosen = {"llm": self.gradient_checkpointing, "vit": vit}
+        return tuple(part for part, recompute in chosen.items() if recompute)
 
     @property
     def training_arguments(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovis_model.modeling.compilation import not_compiled
+
 IGNORE_INDEX = -100
 #: float32 logits of one chunk, in bytes.  Larger ones gain nothing on the device in question.
 CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
@@ -48,6 +50,7 @@ class LanguageModelHead(nn.Linear):
         return linear_cross_entropy(input, self.weight, targets)
 
 
+@not_compiled
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, rows_per_chunk: int | None = None
 ) -> Tensor:

@@ -23,6 +23,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ovis_model.modeling.attention import Segments, attend
+from ovis_model.modeling.compilation import not_compiled
 from ovis_model.modeling.configuration_ovis2_5 import Siglip2NavitConfig
 
 # The cached functions leave inference mode: a table first needed there would be an inference
@@ -32,6 +33,7 @@ ROPE_BASE = 10000.0
 Grid = tuple[int, int, int]
 
 
+@not_compiled
 @lru_cache(maxsize=512)
 @torch.inference_mode(mode=False)
 def merge_order(height: int, width: int, stride: int) -> Tensor:
@@ -41,6 +43,7 @@ def merge_order(height: int, width: int, stride: int) -> Tensor:
     return raster.permute(0, 2, 1, 3).reshape(-1)
 
 
+@not_compiled
 @lru_cache(maxsize=512)
 @torch.inference_mode(mode=False)
 def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
@@ -59,6 +62,7 @@ def rope_angles(height: int, width: int, head_dim: int, stride: int) -> Tensor:
     return torch.cat([rows, columns], dim=-1)
 
 
+@not_compiled
 @lru_cache(maxsize=512)
 @torch.inference_mode(mode=False)
 def window_partition(height: int, width: int, side: int) -> tuple[Tensor, tuple[int, ...]]:

@@ -93,6 +93,7 @@ def _values(config: TrainConfig) -> dict[str, Any]:
     extra = config.training_arguments
     _check_keys(extra)
     shared = {name: getattr(config, name) for name in type(config).model_fields if name in FIELDS}
+    shared["gradient_checkpointing"] = bool(config.checkpointed_parts)
     values = {RENAMED.get(name, name): value for name, value in {**shared, **extra}.items()}
     strategy = values.get("train_sampling_strategy", "random")
     if strategy not in SAMPLING_STRATEGIES:

@@ -44,7 +44,7 @@ class TrainReport(Report):
     deepspeed: bool
     zero_stage: int
     dtype: str
-    attn_implementation: str
+    attn_implementation: dict[str, str]
     device: str
 
 

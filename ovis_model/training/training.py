@@ -182,12 +182,13 @@ def _load_base(
 ) -> Ovis2_5ForConditionalGeneration:
     # DeepSpeed keeps float32 masters of bfloat16 weights; without it, autocast needs float32.
     half = arguments.bf16 and arguments.deepspeed is not None
-    attention = None if config.attn_implementation == "auto" else config.attn_implementation
-    return load_model(
+    model = load_model(
         Path(config.ovis_pretrained_path),
         dtype=torch.bfloat16 if half else torch.float32,
-        attn_implementation=attention,
+        attn_implementation=config.attn_implementation,
     )
+    model.checkpointed_parts = config.checkpointed_parts
+    return model
 
 
 def _run(trainer: OvisTrainer, resume: Path) -> None:
@@ -269,7 +270,7 @@ def _report(
         deepspeed=args.deepspeed is not None,
         zero_stage=zero_stage(args),
         dtype=str(model.dtype).removeprefix("torch."),
-        attn_implementation=str(model.llm.config._attn_implementation),
+        attn_implementation=model.attention_in_use,
         device=args.device.type,
     )
 

@@ -48,7 +48,7 @@ def a_summary(objections=()):
             deepspeed=True,
             zero_stage=2,
             dtype="float32",
-            attn_implementation="sdpa",
+            attn_implementation={"vit": "sdpa per frame", "llm": "sdpa"},
             device="cpu",
         ),
         EvaluationReport(protocol={}, benchmarks={"digits_single": benchmark}),

@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ovis_model.config import TrainConfig
@@ -109,7 +110,8 @@ def test_frozen_modules_keep_their_bits_and_stay_out_of_the_count(world):
 @pytest.mark.parametrize(
     "setting",
     [
-        pytest.param({"gradient_checkpointing": True}, id="activations computed twice"),
+        pytest.param({"gradient_checkpointing": True}, id="blocks recomputed"),
+        pytest.param({"vit_gradient_checkpointing": True}, id="vision blocks recomputed"),
         pytest.param({"cache_encoded_samples": False}, id="samples encoded every time"),
         pytest.param({"dataloader_num_workers": 1}, id="samples encoded by a worker"),
         pytest.param({"attn_implementation": "eager"}, id="attention written out"),
@@ -121,6 +123,18 @@ def test_a_setting_of_speed_or_memory_leaves_the_weights_as_they_are(world, sett
     run(world, deepspeed=world.deepspeed(2), **setting)
     for name, tensor in weights(world).items():
         assert tensor.allclose(plain[name], atol=1e-4), name
+
+
+# torch's compiler looks at every tensor's gradient and means to hide the warning.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_a_compiled_model_learns_the_same(world):
+    settings = {"max_steps": 2, "deepspeed": world.deepspeed(2)}
+    run(world, **settings)
+    plain = weights(world)
+    run(world, torch_compile=True, torch_compile_backend="eager", **settings)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    for name, tensor in weights(world).items():
+        assert tensor.allclose(plain[name], atol=1e-5), name
 
 
 def test_half_precision_trains_and_saves_half_precision(world):
