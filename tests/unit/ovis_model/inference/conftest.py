@@ -36,7 +36,7 @@ def count_forwards(ovis):
         Counts.language += 1
 
     hooks = [
-        ovis.model.visual_tokenizer.register_forward_hook(vision),
+        ovis.model.visual_tokenizer.vit.register_forward_hook(vision),
         ovis.model.llm.register_forward_hook(language),
     ]
     yield Counts
