@@ -1,6 +1,7 @@
 """Where the reference's numbers are: all of them beside the checkout, or none (skipped)."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def assert_logits(ours, theirs):
     """Both limits hold: for small logits the one is the sharper, for large ones the other."""
     assert_close(ours, theirs, of_max=0, atol=1e-4)
     assert_close(ours, theirs, of_max=2e-5)
+
+
+def inputs_of(stored):
+    """Take the model's arguments out of a case's tensors."""
+    names = ("input_ids", "attention_mask", "pixel_values", "grid_thws")
+    return {name: stored.get(name) for name in names}
+
+
+def norm_of(gradients):
+    """Return the length of all gradients as one vector."""
+    return math.sqrt(sum(gradient.double().pow(2).sum().item() for gradient in gradients))
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,8 @@ def test_greedy_decoding_gives_the_same_ids(folder, case, generators, processors
     if kept is None:
         tokenizer = processors[folder].tokenizer
         assert tokenizer.decode(new_ids, skip_special_tokens=True) == case["output_text"]
+        if "output_text_raw" in case:
+            assert tokenizer.decode(new_ids) == case["output_text_raw"]
 
 
 @pytest.mark.parametrize(

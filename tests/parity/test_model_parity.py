@@ -19,8 +19,10 @@ from .conftest import (
     assert_close,
     assert_logits,
     cases,
+    inputs_of,
     manifest,
     needs_golden,
+    norm_of,
     read,
     tensors,
 )
@@ -45,15 +47,6 @@ def prepared(model, windows):
     yield prepare
     model.eval()
     model.zero_grad()
-
-
-def inputs_of(stored):
-    names = ("input_ids", "attention_mask", "pixel_values", "grid_thws")
-    return {name: stored.get(name) for name in names}
-
-
-def norm_of(gradients):
-    return math.sqrt(sum(gradient.double().pow(2).sum().item() for gradient in gradients))
 
 
 def by_group(values):
