@@ -31,6 +31,11 @@ GENERATION_CONFIG = "generation_config.json"
 MAX_SHARD_SIZE = "5GB"
 #: Not stored where the embeddings are tied, as in the released 2B.
 TIED_HEAD = "llm.lm_head.weight"
+EMBEDDINGS = "llm.model.embed_tokens.weight"
+_UNTIED = (
+    f"differs from {EMBEDDINGS}, but the config says tie_word_embeddings; say false there (in "
+    "llm_config, too) to keep both, or drop one of them"
+)
 
 
 class SavesItself(Protocol):
@@ -116,6 +121,10 @@ def _load_strictly(
             "its source, or train again from a sound checkpoint"
         )
     result: Ovis2_5ForConditionalGeneration = model
+    head, embeddings = result.get_output_embeddings(), result.get_input_embeddings()
+    if result.config.tie_word_embeddings and head.weight is not embeddings.weight:
+        # transformers would only warn, and the head would be lost with the next save.
+        raise CheckpointError(f"{path}: {stored[TIED_HEAD].place} {_UNTIED}")
     return result
 
 
@@ -180,8 +189,9 @@ def save_checkpoint(
         CheckpointError: If a weight is not finite, or `path` holds something else.
     """
     weights = dict(model.state_dict() if state_dict is None else state_dict)
-    if model.config.llm.tie_word_embeddings:
-        weights.pop(TIED_HEAD, None)
+    head = weights.pop(TIED_HEAD, None) if model.config.tie_word_embeddings else None
+    if head is not None and not torch.equal(head, weights[EMBEDDINGS]):
+        raise CheckpointError(f"{path} was not written: {TIED_HEAD} {_UNTIED}")
     if bad := _not_finite(weights.items()):
         raise CheckpointError(
             f"{path} was not written: NaN or infinite values in {list_examples(bad)}. Train again "
@@ -190,7 +200,8 @@ def save_checkpoint(
     with _replacing(path) as partial:
         write_weights(partial, weights, max_shard_size)
         config = copy.deepcopy(model.config)
-        config.dtype = next(iter(weights.values())).dtype
+        for part in (config, config.llm, config.vit):
+            part.dtype = weights[EMBEDDINGS].dtype
         config.save_pretrained(str(partial))
         processor.save_pretrained(partial)
         settle_tokenizer_files(partial, base)

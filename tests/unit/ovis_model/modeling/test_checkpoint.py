@@ -9,7 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ovis_model.errors import CheckpointError
 from ovis_model.modeling.checkpoint import load_model, save_checkpoint
+from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.tokenizer_files import load_tokenizer
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from tests.support.tiny_model import build_tokenizer, tiny_config
 from tests.unit.ovis_model.modeling.conftest import REMOTE_CODE
 
 IMAGE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
@@ -152,6 +155,51 @@ def test_weights_that_are_no_numbers_are_not_saved(model, processor, tmp_path):
     with pytest.raises(CheckpointError, match=r"not written: NaN or infinite .* vte\.weight\."):
         save_checkpoint(model, processor, tmp_path / "saved")
     assert not names(tmp_path)
+
+
+# ---- tied embeddings ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """Weights of a model like the 2B: embeddings and head are one, and are stored once."""
+    tokenizer = build_tokenizer()
+    config = tiny_config(tokenizer)
+    config.llm.tie_word_embeddings = config.tie_word_embeddings = True
+    model = Ovis2_5ForConditionalGeneration(config)
+    save_checkpoint(model, tokenizer, tmp_path / "tied")
+    return tmp_path / "tied"
+
+
+def test_tied_embeddings_are_stored_once(tied):
+    assert "llm.lm_head.weight" not in load_file(tied / "model.safetensors")
+    loaded = load_model(tied)
+    assert loaded.llm.lm_head.weight is loaded.llm.model.embed_tokens.weight
+
+
+def test_gathered_copies_of_tied_embeddings_are_stored_once(tied, tmp_path):
+    model, tokenizer = load_model(tied), load_tokenizer(tied)
+    gathered = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert "llm.lm_head.weight" in gathered
+    save_checkpoint(model, tokenizer, tmp_path / "again", state_dict=gathered)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tied / name).read_bytes()
+    gathered["llm.lm_head.weight"][0, 0] += 1
+    with pytest.raises(CheckpointError, match=r"not written: llm\.lm_head\.weight differs from"):
+        save_checkpoint(model, tokenizer, tmp_path / "third", state_dict=gathered)
+
+
+@pytest.mark.parametrize("difference", [0.0, 1.0])
+def test_a_stored_head_must_equal_the_embeddings_it_is_tied_to(tied, difference):
+    weights = load_file(tied / "model.safetensors")
+    weights["llm.lm_head.weight"] = weights["llm.model.embed_tokens.weight"] + difference
+    save_file(weights, tied / "model.safetensors", metadata={"format": "pt"})
+    if not difference:
+        loaded = load_model(tied)
+        assert loaded.llm.lm_head.weight is loaded.llm.model.embed_tokens.weight
+        return
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight \(model\.safetensors\) differs"):
+        load_model(tied)
 
 
 # ---- precision ------------------------------------------------------------------------------
