@@ -11,31 +11,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ovis_model.errors import CheckpointError, list_examples
 from ovis_model.modeling.folder_files import carry_extra_files, settle_tokenizer_files
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.strict_loading import EMBEDDINGS, TIED_HEAD, UNTIED, not_finite
 from ovis_model.modeling.tokenizer_files import load_tokenizer
-from ovis_model.modeling.weight_files import (
-    StoredTensor,
-    find_tensors,
-    verify_digests,
-    write_weights,
-)
+from ovis_model.modeling.weight_files import find_tensors, verify_digests, write_weights
 from ovis_model.tokens import TokenIds, Tokenizer
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 MAX_SHARD_SIZE = "5GB"
-#: Not stored where the embeddings are tied, as in the released 2B.
-TIED_HEAD = "llm.lm_head.weight"
-EMBEDDINGS = "llm.model.embed_tokens.weight"
-_UNTIED = (
-    f"differs from {EMBEDDINGS}, but the config says tie_word_embeddings; say false there (in "
-    "llm_config, too) to keep both, or drop one of them"
-)
 
 
 class SavesItself(Protocol):
@@ -74,81 +62,21 @@ def load_model(
             f"{path} is not a checkpoint folder: it has no {CONFIG}. Give the path of a local "
             "Ovis2.5 folder (this project downloads nothing)"
         )
-    stored = find_tensors(path)
     if verify:
-        verify_digests(stored)
-    model = _load_strictly(path, stored, dtype)
+        verify_digests(find_tensors(path))
+    model: Ovis2_5ForConditionalGeneration = Ovis2_5ForConditionalGeneration.from_pretrained(
+        str(path),
+        dtype=dtype or "auto",
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
     tokenizer = load_tokenizer(path)
     _check_vocabulary(model, tokenizer, path)
     model.token_ids = TokenIds.of(tokenizer)
     if attn_implementation is not None:
         model.set_attention(attn_implementation)
     return model
-
-
-def _load_strictly(
-    path: Path, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None
-) -> Ovis2_5ForConditionalGeneration:
-    try:
-        loaded: Any = Ovis2_5ForConditionalGeneration.from_pretrained(
-            str(path),
-            dtype=dtype or "auto",
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, all of them at once
-        )
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path}: a weights file is damaged or cut off ({error}); restore it from its source"
-        ) from error
-    model, info = loaded
-    findings = [
-        f"{kind.replace('_', ' ')}: {_describe(found, stored)}"
-        for kind, found in info.items()
-        if found
-    ]
-    if findings:
-        raise CheckpointError(
-            f"{path} does not fit its config.json; {'; '.join(findings)}. Use a complete Ovis2.5 "
-            "checkpoint, or restore the folder from its source"
-        )
-    if bad := _not_finite(model.named_parameters()):
-        places = [stored[name].place if name in stored else name for name in bad]
-        raise CheckpointError(
-            f"{path}: NaN or infinite values in {list_examples(places)}. Restore the folder from "
-            "its source, or train again from a sound checkpoint"
-        )
-    result: Ovis2_5ForConditionalGeneration = model
-    head, embeddings = result.get_output_embeddings(), result.get_input_embeddings()
-    if result.config.tie_word_embeddings and head.weight is not embeddings.weight:
-        # transformers would only warn, and the head would be lost with the next save.
-        raise CheckpointError(f"{path}: {stored[TIED_HEAD].place} {_UNTIED}")
-    return result
-
-
-def _describe(found: Any, stored: Mapping[str, StoredTensor]) -> str:
-    """Name tensors and their files; of misshapen ones transformers gives both shapes, too."""
-    lines = []
-    for item in found:
-        name, *shapes = item if isinstance(item, tuple) else (item,)
-        line = stored[name].place if name in stored else str(name)
-        if len(shapes) == 2:
-            line += f" is {list(shapes[0])} instead of {list(shapes[1])}"
-        lines.append(line)
-    return list_examples(sorted(lines))
-
-
-def _not_finite(tensors: Any) -> list[str]:
-    bad = []
-    for name, tensor in tensors:
-        # Under ZeRO-3 each process has a part of the tensor, and looks at its own.
-        here = getattr(tensor, "ds_tensor", tensor).detach()
-        # The extremes of a tensor that holds a NaN are NaN; isfinite would cost a copy.
-        if here.numel() and not torch.isfinite(torch.stack(torch.aminmax(here))).all():
-            bad.append(name)
-    return bad
 
 
 def _check_vocabulary(
@@ -191,8 +119,8 @@ def save_checkpoint(
     weights = dict(model.state_dict() if state_dict is None else state_dict)
     head = weights.pop(TIED_HEAD, None) if model.config.tie_word_embeddings else None
     if head is not None and not torch.equal(head, weights[EMBEDDINGS]):
-        raise CheckpointError(f"{path} was not written: {TIED_HEAD} {_UNTIED}")
-    if bad := _not_finite(weights.items()):
+        raise CheckpointError(f"{path} was not written: {TIED_HEAD} {UNTIED}")
+    if bad := not_finite(weights.items()):
         raise CheckpointError(
             f"{path} was not written: NaN or infinite values in {list_examples(bad)}. Train again "
             "from a sound checkpoint, with a lower learning rate"

@@ -37,6 +37,7 @@ from ovis_model.modeling.loss import IGNORE_INDEX, LanguageModelHead, next_token
 from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
+from ovis_model.modeling.strict_loading import StrictLoading
 from ovis_model.modeling.thinking_budget import ThinkingBudgetLogitsProcessor, check_budget
 from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
@@ -56,7 +57,7 @@ MAX_LOGITS_IN_TRAINING = 1 << 19
 CHECKPOINTED_PARTS = ("llm", "vit")
 
 
-class Ovis2_5PreTrainedModel(PreTrainedModel):
+class Ovis2_5PreTrainedModel(StrictLoading, PreTrainedModel):
     """What transformers needs to know to load, save and initialise the model."""
 
     config_class = Ovis2_5Config
