@@ -8,7 +8,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 STEPS = validate extract train evaluate register
-CODE = flows tasks ovis_model tests data/sample
+CODE = flows tasks ovis_model benchmarks tests data/sample
 
 SHELL = /bin/bash
 .SHELLFLAGS = -eu -o pipefail -c
@@ -28,10 +28,10 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help setup run test check $(STEPS) retrain schedule ui status lock clean
+.PHONY: help setup run test check bench-model $(STEPS) retrain schedule ui status lock clean
 
 help: ## this list
-	@grep -hE '^[a-z $$()A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STEPS)/$(STEPS)/' \
+	@grep -hE '^[-a-z $$()A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STEPS)/$(STEPS)/' \
 		| awk -F ':.*## ' '{printf "  %-44s %s\n", "make " $$1, $$2}'
 
 run: $(STAMP) ## the whole pipeline on the data that params.yaml names, and its table
@@ -49,6 +49,9 @@ check: $(STAMP) ## lint, format, types, layers
 	ruff format --check $(CODE)
 	mypy
 	lint-imports
+
+bench-model: $(STAMP) ## time and memory of the model's parts against stock ones; BENCH="--only P1" for some
+	@python -m benchmarks model $(BENCH)
 
 $(STEPS): $(STAMP) ## one step, and whatever it depends on
 	@$(need_repository)

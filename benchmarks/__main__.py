@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in cases:
         print(f"{case.goal} {case.workload} ...", file=sys.stderr, flush=True)
         rows += run_case(case, settings)
+        if options.json is not None:  # now, lest an interrupted run leave nothing
+            options.json.write_text(json_lines(rows, machine), encoding="utf-8")
     print(table(rows))
-    if options.json is not None:
-        options.json.write_text(json_lines(rows, machine), encoding="utf-8")
     return _exit_code(rows, strict=options.strict)
 
 

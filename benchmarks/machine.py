@@ -68,10 +68,7 @@ class Machine:
 
 def multiplies_bfloat16() -> bool:
     """Tell whether bfloat16 products are worth timing on this CPU."""
-    return bool(
-        torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
-        or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
-    )
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _rate(call: Callable[[], object], work: float, at_least_seconds: float = 0.3) -> float:

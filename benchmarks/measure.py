@@ -72,28 +72,37 @@ def calls_for(seconds_per_call: float, min_seconds: float) -> int:
 
 
 def time_variants(
-    variants: Mapping[str, Call], *, rounds: int, min_seconds: float
+    variants: Mapping[str, Call],
+    seconds_per_call: Mapping[str, float],
+    *,
+    rounds: int,
+    min_seconds: float,
 ) -> dict[str, Times]:
     """Time variants by turns.
 
     Args:
         variants: What to call, by name; each must have run once already, as a warm-up.
+        seconds_per_call: About how long a call takes.
         rounds: Rounds; every variant has one turn in each.
         min_seconds: A turn repeats a quick call until it lasts about this long.
 
     Returns:
         The times by name.
     """
-    times = {}
-    for name, call in variants.items():
-        seconds, _ = _time_calls(call, 1)
-        times[name] = Times(calls_for(seconds, min_seconds))
+    times = {name: Times(calls_for(seconds_per_call[name], min_seconds)) for name in variants}
     for number in range(rounds):
         for name in order_of_round(list(variants), number):
             cpu, wall = _time_calls(variants[name], times[name].calls_per_round)
             times[name].cpu_seconds.append(cpu)
             times[name].wall_seconds.append(wall)
     return times
+
+
+def run_timed(call: Call) -> tuple[Any, float]:
+    """Call once and return the result and the seconds of processor time."""
+    start = cpu_seconds()
+    result = call()
+    return result, cpu_seconds() - start
 
 
 def _time_calls(call: Call, count: int) -> tuple[float, float]:

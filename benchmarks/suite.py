@@ -14,7 +14,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Call, Quartiles, Times, paired_ratio, peak_bytes, time_variants
+from benchmarks.measure import (
+    Call,
+    Quartiles,
+    Times,
+    paired_ratio,
+    peak_bytes,
+    run_timed,
+    time_variants,
+)
 
 #: Seeds tried before a case is given up.
 MAX_SEEDS = 8
@@ -82,6 +90,8 @@ class Case:
     """The same in a size for warming up and for a quick look."""
     target: Target = Target()
     dtype: str = "float32"
+    timed: bool = True
+    """False for a case that is about memory alone."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ class Row:
     is_ours: bool
     agreement: Agreement
     times: Times | None
-    """None for a variant whose result was wrong."""
+    """None for a variant whose result was wrong, and in a case about memory alone."""
     ratio: Quartiles | None
     peak: int | None
     """Bytes above the resident set before, without the result itself; None if unknown."""
@@ -143,14 +153,15 @@ def run_case(case: Case, settings: Settings) -> Iterator[Row]:
     Raises:
         UnusableWorkloadError: If the first seeds all gave an unfair workload.
     """
-    seed, trial, base_result = _first_usable(case, settings)
+    seed, trial, *first = _first_usable(case, settings)
     base, *_, ours = trial.variants
-    agreements = {base: trial.compare(base_result, base_result)}
-    for name, call in list(trial.variants.items())[1:]:
-        agreements[name] = trial.compare(base_result, call())
-    del base_result
+    agreements, seconds = _check(trial, *first)
     sound = {name: call for name, call in trial.variants.items() if agreements[name].equal}
-    times = time_variants(sound, rounds=settings.rounds, min_seconds=settings.min_seconds)
+    times: dict[str, Times] = {}
+    if case.timed:
+        times = time_variants(
+            sound, seconds, rounds=settings.rounds, min_seconds=settings.min_seconds
+        )
     peaks = _peaks(case, seed, list(sound), trial.result_bytes, settings)
     for name, agreement in agreements.items():
         yield Row(
@@ -174,16 +185,30 @@ def _builder(case: Case, settings: Settings) -> Callable[[int], Trial]:
     return case.build_small if settings.small else case.build
 
 
-def _first_usable(case: Case, settings: Settings) -> tuple[int, Trial, Any]:
+def _first_usable(case: Case, settings: Settings) -> tuple[int, Trial, Any, float]:
+    """Return seed and trial, and the base's result and seconds."""
     for seed in range(MAX_SEEDS):
         trial = _builder(case, settings)(seed)
-        result = next(iter(trial.variants.values()))()
+        result, seconds = run_timed(next(iter(trial.variants.values())))
         if trial.usable(result):
-            return seed, trial, result
+            return seed, trial, result, seconds
     raise UnusableWorkloadError(
         f"{case.goal} {case.workload}: none of the seeds 0 to {MAX_SEEDS - 1} gave a usable "
         "workload; look at the trial's `usable`"
     )
+
+
+def _check(
+    trial: Trial, base_result: Any, base_seconds: float
+) -> tuple[dict[str, Agreement], dict[str, float]]:
+    """Run every variant once, its warm-up, and judge what it returns."""
+    base, *others = trial.variants
+    agreements = {base: trial.compare(base_result, base_result)}
+    seconds = {base: base_seconds}
+    for name in others:
+        result, seconds[name] = run_timed(trial.variants[name])
+        agreements[name] = trial.compare(base_result, result)
+    return agreements, seconds
 
 
 def _ratio(base: int | None, peak: int | None) -> float | None:

@@ -80,7 +80,8 @@ def build_model(narrow: bool = False) -> Ovis2_5ForConditionalGeneration:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Ovis2_5ForConditionalGeneration(config).eval()
+        model = Ovis2_5ForConditionalGeneration(config)
+    model.train(mode=False)
     model.token_ids = TOKEN_IDS
     return model
 

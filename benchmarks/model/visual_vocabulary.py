@@ -8,7 +8,7 @@ over all tokens at once.
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.model.agreement import close_to_exact
 from benchmarks.suite import Agreement, Trial
@@ -20,6 +20,8 @@ from ovis_model.tokens import INDICATOR_IDS
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 #: Tokens whose embeddings are also computed in float64.
 TOKENS_COMPARED = 16
+#: Visual words whose weights are turned into float64 at a time: all would take gigabytes.
+SLICE_WORDS = 4096
 
 
 def build(
@@ -47,7 +49,7 @@ def build(
             "ours": partial(ours, tokenizer, embedding, features),
         },
         compare=partial(_compare, tokenizer, embedding, features),
-        sha256=digest(features, tokenizer.head[0].weight, embedding.weight),
+        sha256=digest(features, _head(tokenizer)[0].weight, embedding.weight),
         result_bytes=tokens * hidden * dtype.itemsize,
     )
 
@@ -86,19 +88,29 @@ def _compare(
 
 
 def _exact(tokenizer: VisualTokenizer, embedding: VisualEmbedding, features: Tensor) -> Tensor:
-    linear, norm = tokenizer.head
-    # A slice of words at a time: the weights in float64 would take gigabytes.
+    linear, norm = _head(tokenizer)
     scores = torch.cat(
-        [features.double() @ part.double().T for part in linear.weight.split(4096)], dim=1
+        [features.double() @ part.double().T for part in torch.split(linear.weight, SLICE_WORDS)],
+        dim=1,
     )
-    scores = torch.nn.functional.layer_norm(
-        scores, norm.normalized_shape, norm.weight.double(), norm.bias.double(), norm.eps
+    scores = nn.functional.layer_norm(
+        scores, scores.shape[1:], norm.weight.double(), norm.bias.double(), norm.eps
     )
     words = scores.softmax(dim=1)
-    parts = zip(
-        words.split(4096, dim=1), embedding.weight[: words.shape[1]].split(4096), strict=True
-    )
-    return torch.stack([some @ part.double() for some, part in parts]).sum(dim=0)
+    table = embedding.weight[: words.shape[1]]
+    mixed = torch.zeros(len(words), table.shape[1], dtype=torch.float64)
+    for some, part in zip(
+        torch.split(words, SLICE_WORDS, dim=1), torch.split(table, SLICE_WORDS), strict=True
+    ):
+        mixed += some @ part.double()
+    return mixed
+
+
+def _head(tokenizer: VisualTokenizer) -> tuple[nn.Linear, nn.LayerNorm]:
+    linear, norm = tokenizer.head
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.LayerNorm)
+    return linear, norm
 
 
 def _parts(
@@ -113,7 +125,7 @@ def _parts(
         tokenizer, embedding = VisualTokenizer(config), VisualEmbedding(vocab, hidden)
     for part in (tokenizer, embedding):
         part.to(dtype).to_empty(device="cpu").requires_grad_(False)
-    linear, norm = tokenizer.head
+    linear, norm = _head(tokenizer)
     # Uniform, with the spread of nn.Linear's own weights; the words then differ as in a
     # trained head, whose probabilities are neither flat nor one word each.
     linear.weight.uniform_(-1.0, 1.0, generator=random)
