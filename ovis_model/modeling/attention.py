@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's customary name
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -273,17 +273,22 @@ def packed_attention_forward(  # noqa: PLR0917 - transformers' call
     return attend(query, key, value, segments, causal=True)[None], None
 
 
-def check_packed_row(embeds: Tensor, lengths: list[int], implementation: str) -> Segments:
+def check_packed_row(
+    embeds: Tensor, attention_mask: Tensor | None, lengths: list[int], implementation: str
+) -> Segments:
     """Describe the samples packed into one row.
 
     Args:
         embeds: The row, [1, seq_len, hidden].
+        attention_mask: None; the lengths say it all.
         lengths: Positions of each sample.
         implementation: One of `IMPLEMENTATIONS`.
 
     Raises:
-        ValueError: If there are more rows, or the lengths do not add up to this one's.
+        ValueError: If there are more rows or a mask, or the lengths do not add up to the row's.
     """
+    if attention_mask is not None:
+        raise ValueError("a packed row has no padding: give no attention_mask")
     batch, seq_len = embeds.shape[:2]
     if batch != 1 or not lengths or min(lengths) < 1 or sum(lengths) != seq_len:
         raise ValueError(
@@ -293,9 +298,19 @@ def check_packed_row(embeds: Tensor, lengths: list[int], implementation: str) ->
     return Segments.of(lengths, embeds.device, implementation)
 
 
-def packed_arguments(segments: Segments) -> dict[str, Any]:
-    """Return what every attention behind transformers' interface needs to keep segments apart."""
+def packed_arguments(segments: Segments, config: PreTrainedConfig) -> dict[str, Any]:
+    """Return what a language model needs to keep the segments of its row apart.
+
+    Args:
+        segments: Of the row.
+        config: The language model's: other attentions than ours have arguments of their own.
+    """
+    own = config._attn_implementation == PACKED_ATTENTION
     return {
+        # Given a dictionary, transformers makes no mask itself.
+        "attention_mask": {"full_attention": None} if own else None,
+        "position_ids": segments.positions(),
+        "use_cache": False,
         "segments": segments,
         "cu_seq_lens_q": segments.bounds,
         "cu_seq_lens_k": segments.bounds,

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
 
 from ovis_model.modeling.attention import (
     PACKED_ATTENTION,
@@ -237,7 +238,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
     def forward(
         self,
         input_ids: Tensor | None,
-        attention_mask: Tensor | dict[str, Tensor | None] | None = None,
+        attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         grid_thws: Tensor | None = None,
         labels: Tensor | None = None,
@@ -282,25 +283,18 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
             inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws)
+        kwargs.update(
+            attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
+        )
         begins = None
         if sequence_lengths is not None:
-            if attention_mask is not None:
-                raise ValueError("a packed row has no padding: give no attention_mask")
-            segments = check_packed_row(inputs_embeds, sequence_lengths, self.attention)
+            segments = check_packed_row(
+                inputs_embeds, attention_mask, sequence_lengths, self.attention
+            )
             begins = segments.bounds[:-1].long()
-            position_ids = segments.positions()
-            kwargs |= packed_arguments(segments)
-            if self.llm.config._attn_implementation == PACKED_ATTENTION:
-                # Given a dictionary, transformers makes no mask of its own.
-                attention_mask = {"full_attention": None}
-            use_cache = False
+            kwargs |= packed_arguments(segments, self.llm.config)
         outputs = self.llm.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
+            inputs_embeds=inputs_embeds, past_key_values=past_key_values, **kwargs
         )
         hidden = outputs.last_hidden_state
         loss = None
@@ -308,16 +302,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             targets = next_token_targets(labels, begins)
             loss = self._loss(hidden, targets, num_items_in_batch)
         logits = None
-        vocab = self.config.llm.vocab_size
-        if (
-            loss is None
-            or not self.training
-            or hidden[..., 0].numel() * vocab <= MAX_LOGITS_IN_TRAINING
-        ):
-            kept = (
-                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            )
-            logits = self.llm.lm_head(hidden[:, kept])
+        if loss is None or not self.training or self._has_few_logits(hidden):
+            logits = self.llm.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -325,6 +311,10 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _has_few_logits(self, hidden: Tensor) -> bool:
+        num_logits: int = hidden[..., 0].numel() * self.config.llm.vocab_size
+        return num_logits <= MAX_LOGITS_IN_TRAINING
 
     def _loss(self, hidden: Tensor, targets: Tensor, num_items: int | Tensor | None) -> Tensor:
         """Mean cross entropy over learned positions; NaN if there is none, as in the reference."""

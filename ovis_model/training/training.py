@@ -232,7 +232,8 @@ def _holdout_loss(
         num_tokens += batch.pop(NUM_SUPERVISED)
         batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
         # Divided by one item the loss is a sum, and sums of batches add up.
-        total += float(model(**batch, num_items_in_batch=1, use_cache=False).loss)
+        arguments = {"num_items_in_batch": 1, "use_cache": False, "logits_to_keep": 1}
+        total += float(model(**batch, **arguments).loss)
     return round(total / num_tokens, 6) if num_tokens else None
 
 

@@ -94,7 +94,7 @@ def test_an_implementation_that_is_not_there_is_refused(monkeypatch):
 )
 def test_lengths_that_do_not_describe_the_row_are_refused(rows, lengths):
     with pytest.raises(ValueError, match=r"must add up to the 5 positions of a single row"):
-        check_packed_row(torch.zeros(rows, 5, 4), lengths, "auto")
+        check_packed_row(torch.zeros(rows, 5, 4), None, lengths, "auto")
 
 
 @pytest.mark.gpu
