@@ -10,8 +10,9 @@ A request that cannot be used becomes an answer that says why; the others are an
 import difflib
 import json
 import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -230,21 +231,30 @@ class Batch:
     ) -> Iterator[list[tuple[int, Request, EncodedSample]]]:
         """Encode some batches at a time; requests on the same media stay in one window."""
         window: list[tuple[int, Request, EncodedSample]] = []
-        shown: Hashable = None
-        media: Media | None = None
-        for index, request in asked:
-            if _shows(request) != shown:
-                if len(window) >= self.batch_size * BATCHES_PER_WINDOW:
-                    yield window
-                    window = []
-                shown, media = _shows(request), None
-            try:
-                media = media or self._open(request)
-                window.append((index, request, self._encode(request, media)))
-            except (DataError, ValueError) as error:
-                answers[index] = BatchAnswer(request.id, error=str(error))
+        for _, alike in groupby(asked, key=lambda item: _shows(item[1])):
+            if len(window) >= self.batch_size * BATCHES_PER_WINDOW:
+                yield window
+                window = []
+            window += self._encode_alike(alike, answers)
         if window:
             yield window
+
+    def _encode_alike(
+        self, asked: Iterable[tuple[int, Request]], answers: dict[int, BatchAnswer]
+    ) -> list[tuple[int, Request, EncodedSample]]:
+        """Encode requests that show the same; their media are opened and kept once."""
+        media: Media | None = None
+        encoded: list[tuple[int, Request, EncodedSample]] = []
+        for index, request in asked:
+            try:
+                media = media or self._open(request)
+                prompt = self._encode(request, media)
+            except (DataError, ValueError) as error:
+                answers[index] = BatchAnswer(request.id, error=str(error))
+                continue
+            pixels = encoded[0][2].pixel_values if encoded else prompt.pixel_values
+            encoded.append((index, request, replace(prompt, pixel_values=pixels)))
+        return encoded
 
     def _open(self, request: Request) -> Media:
         sampling = self.engine.processor.frame_sampling

@@ -46,10 +46,16 @@ def choose_device(device: str) -> torch.device:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: If torch knows no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = torch.device(device)
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is 'auto', 'cpu', 'cuda' or 'cuda:N', not {device!r}") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
         log.warning("no GPU was found for device=%r: running on the CPU, slowly", device)
         return torch.device("cpu")

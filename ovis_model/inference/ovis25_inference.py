@@ -95,7 +95,7 @@ class Ovis25Inference:
             torch_dtype: Precision on a GPU.  On a CPU bfloat16 becomes float32, which is faster
                 and more exact there.
             dtype: Precision anywhere, as it stands.
-            attn_implementation: Attention of the language model; None lets transformers choose.
+            attn_implementation: One of `attention.IMPLEMENTATIONS`; None means "auto".
             revision: Of a model on the Hub.
             local_files_only: Never ask the Hub, use its cache alone.
 

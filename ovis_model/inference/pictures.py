@@ -95,7 +95,7 @@ def open_picture(source: ImageInput) -> Image.Image:
         ValueError: If it is none of these.
     """
     if isinstance(source, Image.Image):
-        return to_rgb(source)
+        return to_rgb(_loaded(source))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, bytes):
@@ -197,6 +197,16 @@ def _refuse_several_videos(frames: Sequence[ImageInput]) -> None:
             f"a list is taken as the frames of one video, and {videos[0]!r} is a video file; ask "
             "about one video at a time and give its path alone"
         )
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """Decode an image that PIL has only opened so far."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        name = getattr(image, "filename", "") or "the PIL image"
+        raise DataError(f"{name} cannot be decoded as an image: {error}") from error
+    return image
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

@@ -91,6 +91,16 @@ def test_requests_on_one_image_meet_although_others_lie_between(ovis, folder, co
     assert len(answers) == len(requests)
 
 
+def test_more_images_than_fit_in_memory_are_read_window_by_window(ovis, count_forwards):
+    colours = [(shade, 0, 0) for shade in range(BATCHES_PER_WINDOW + 3)]
+    requests = [Request("Why?", [Image.new("RGB", (40, 50), colour)]) for colour in colours]
+    options = {"do_sample": False, "max_new_tokens": 2}
+    answers = ovis.batch_inference(requests, batch_size=1, **options)
+    assert count_forwards.vision == len(requests)
+    last = ovis.single_image_inference(requests[-1].images[0], "Why?", **options)
+    assert answers[-1].result == last
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

@@ -321,6 +321,11 @@ def test_without_a_gpu_the_cpu_is_used_and_said(checkpoint, caplog):
     assert exact.text_only_inference("Why?", max_new_tokens=2).usage.generated_tokens <= 2
 
 
+def test_an_unknown_device_is_named(checkpoint):
+    with pytest.raises(ValueError, match="'auto', 'cpu', 'cuda' or 'cuda:N', not 'banana'"):
+        Ovis25Inference(checkpoint, device="banana")
+
+
 def test_an_unknown_model_is_named():
     with pytest.raises(CheckpointError, match="'no/such-model' is not a folder here"):
         Ovis25Inference("no/such-model", local_files_only=True)

@@ -14,6 +14,7 @@ from ovis_model.config import FrameSampling
 from ovis_model.errors import DataError
 from ovis_model.inference import pictures
 from ovis_model.inference.pictures import list_pictures, open_frames, open_media, open_picture
+from tests.support.raw_data import write_clip
 
 TWO_FRAMES = FrameSampling(min_frames=2, max_frames=2)
 
@@ -105,6 +106,17 @@ def test_what_cannot_be_read_is_named(source, message):
         open_picture(source)
 
 
+def test_an_image_that_pil_has_only_opened_is_decoded_or_named(content, tmp_path):
+    with pytest.raises(DataError, match="the PIL image cannot be decoded"):
+        open_picture(Image.open(io.BytesIO(content[:300])))
+    (tmp_path / "cut.png").write_bytes(content[:300])
+    with (
+        Image.open(tmp_path / "cut.png") as cut,
+        pytest.raises(DataError, match=r"cut\.png cannot be decoded"),
+    ):
+        open_picture(cut)
+
+
 def test_errors_behind_an_address_name_the_address(address):
     with pytest.raises(DataError, match=rf"{address}/gone\.png cannot be fetched: .*404"):
         open_picture(f"{address}/gone.png")
@@ -158,7 +170,15 @@ def test_a_list_of_frames_is_taken_whole_until_a_number_is_given(folder):
     assert reds(open_frames(frames, TWO_FRAMES, 2)) == [2, 10]
 
 
-def test_a_video_behind_an_address_is_read_as_a_file(address):
+def test_a_video_file_is_sampled_from_a_path_and_from_an_address(folder, address):
+    write_clip(folder / "clip.mp4", [0, 80, 160, 240])
+    dark, light = reds(open_frames(folder / "clip.mp4", TWO_FRAMES))
+    assert dark < 120 < light
+    assert len(open_frames(str(folder / "clip.mp4"), TWO_FRAMES, 3)) == 3
+    assert reds(open_frames(f"{address}/clip.mp4", TWO_FRAMES)) == [dark, light]
+
+
+def test_what_is_no_video_behind_an_address_is_named(address):
     with pytest.raises(DataError, match=rf"^{address}/a\.png is not a video container"):
         open_frames(f"{address}/a.png", TWO_FRAMES)
 
