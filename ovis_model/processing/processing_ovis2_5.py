@@ -391,7 +391,7 @@ def pad_batch(
         raise ValueError(f"side must be 'left' or 'right', not {side!r}")
     # DIVERGES(extra-pad-column): where no row is padded the reference adds a column of padding.
     length = max(len(sample.input_ids) for sample in samples)
-    has_labels = samples[0].labels is not None
+    has_labels = any(sample.labels is not None for sample in samples)
     input_ids = torch.full((len(samples), length), pad_id)
     labels = torch.full((len(samples), length), IGNORE_ID) if has_labels else None
     attention_mask = torch.zeros((len(samples), length), dtype=torch.bool)

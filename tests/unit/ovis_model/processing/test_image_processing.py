@@ -62,6 +62,15 @@ def test_no_image_is_too_thin_to_keep_a_cell(size):
     assert rows * columns <= 448 * 448
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((40, 40 * 201), (32, 8000)), ((40 * 201, 40), (8000, 32)), ((40, 40 * 200), (32, 8000))],
+    ids=["too wide", "too high", "just not too wide"],
+)
+def test_a_strip_longer_than_200_to_1_is_shortened_to_that(size, expected):
+    assert smart_resize(*size, min_pixels=1024, max_pixels=1792 * 1792) == expected
+
+
 def test_patches_list_channel_row_column_in_merge_order():
     # Every 16 px patch of a 32 x 64 px frame has its own grey value: raster number times ten.
     raster = np.arange(8).reshape(2, 4) * 10

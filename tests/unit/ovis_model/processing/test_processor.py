@@ -141,3 +141,17 @@ def test_padding_fills_the_side_asked_for_and_adds_nothing_when_rows_are_equal(p
     equal = pad_batch([long, long], pad_id=pad_id, side=side)
     assert equal["input_ids"].shape == (2, len(long.input_ids))
     assert equal["attention_mask"].all()
+
+
+def test_padding_knows_two_sides(processor):
+    short = processor.encode_sample(sample(("human", "Hi"), ("gpt", "x")))
+    with pytest.raises(ValueError, match="side must be 'left' or 'right', not 'both'"):
+        pad_batch([short], pad_id=0, side="both")
+
+
+def test_prompts_and_samples_may_share_a_batch_which_then_has_labels_for_the_samples(processor):
+    trained = processor.encode_sample(sample(("human", "Hi"), ("gpt", "x")))
+    asked = processor.encode_prompt([{"role": "user", "content": "Hi"}], enable_thinking=True)
+    batch = pad_batch([asked, trained], pad_id=0, side="right")
+    assert (batch["labels"][0] == -100).all()
+    assert learned(processor, trained) == text_of(processor, batch["labels"][1].tolist())

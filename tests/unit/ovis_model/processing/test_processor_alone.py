@@ -58,7 +58,6 @@ print([name for name in sys.modules if name.startswith("ovis_model.modeling.mode
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert found.stdout.split("\n") == ["[]", "[]", ""]
-    assert found.stderr == ""
 
 
 def test_a_copy_that_was_pickled_encodes_the_same(processor):
