@@ -7,6 +7,7 @@ common beginning, which holds all their media, is read once; what is left of eac
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 
@@ -57,11 +58,8 @@ def common_length(sequences: Sequence[Sequence[int]]) -> int:
         >>> common_length([[1, 2], [1, 2]])
         1
     """
-    shortest = min(map(len, sequences)) - 1
-    for place, ids in enumerate(zip(*sequences, strict=False)):
-        if place == shortest or len(set(ids)) > 1:
-            return place
-    return shortest
+    alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*sequences, strict=False))
+    return min(len(list(alike)), min(map(len, sequences)) - 1)
 
 
 def _share(prompts: Sequence[EncodedSample], indices: Sequence[int]) -> PromptGroup:

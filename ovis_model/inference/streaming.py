@@ -149,7 +149,7 @@ class _ReaderLeftError(Exception):
 class _End:
     """The last thing in the queue: all new ids, or why there are none."""
 
-    row: list[int] | None
+    row: list[int]
     error: BaseException | None
 
 
@@ -160,7 +160,7 @@ class _Writer(BaseStreamer):
         self.queue: queue.SimpleQueue[StreamPiece | _End] = queue.SimpleQueue()
         self._reader = reader
         self._left = left
-        self._row: list[int] | None = None
+        self._row: list[int] = []
 
     def run(self, generate: Callable[[BaseStreamer], Tensor]) -> None:
         with self:
@@ -309,6 +309,5 @@ class AnswerStream(Generic[Result]):
         self._thread.join()
         if item.error is not None:
             raise item.error
-        if item.row is not None:
-            self._results.append(self._finish(item.row))
+        self._results.append(self._finish(item.row))
         return None

@@ -152,7 +152,8 @@ def test_a_folder_without_a_question_is_refused(ovis, folder):
 
 
 def test_requests_without_a_prompt_take_the_common_one(ovis):
-    parsed = read_requests([{"image": "a.png"}, {"prompt": "How?"}], "Why?")
+    parsed = read_requests([{"image": "a.png"}, {"prompt": "How?", "image": None}], "Why?")
+    assert [list(request.images) for request in parsed] == [["a.png"], []]
     assert [request.prompt for request in parsed] == ["Why?", "How?"]
 
 

@@ -55,6 +55,7 @@ def test_a_tag_that_cannot_be_read_is_counted(text):
     ],
 )
 def test_only_ordered_fractions_conform(box, conforms):
+    assert Point(box.x2, box.y2).conforms is (box.x2 <= 1)
     assert box.conforms is conforms
 
 
