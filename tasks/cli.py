@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import environment
+from tasks import _infer, environment
 from tasks._launch import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "ui":
             show_ui(options.port)
+        elif options.command == "infer":
+            _infer.infer(options)
         else:
             sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
     except ConfigError as error:
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--seconds", type=int, help="wall time of the run, to be shown with it")
     ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
+    _infer.add_parser(commands)
     return parser
 
 
