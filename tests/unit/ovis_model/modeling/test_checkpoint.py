@@ -11,6 +11,7 @@ from ovis_model.errors import CheckpointError
 from ovis_model.modeling.checkpoint import load_model, save_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.modeling.tokenizer_files import load_tokenizer
+from ovis_model.modeling.weight_files import read_header
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from tests.support.tiny_model import build_tokenizer, tiny_config
 from tests.unit.ovis_model.modeling.conftest import REMOTE_CODE
@@ -326,8 +327,37 @@ def damage(checkpoint, folder, change):
     ],
 )
 def test_a_damaged_tensor_is_named(checkpoint, tmp_path, change, message):
+    folder = damage(checkpoint, tmp_path, change)
     with pytest.raises(CheckpointError, match=message):
-        load_model(damage(checkpoint, tmp_path, change))
+        load_model(folder)
+    with pytest.raises(CheckpointError, match=message):
+        AutoModelForCausalLM.from_pretrained(str(folder))
+
+
+def test_other_sizes_are_made_anew_for_who_asks_for_it(checkpoint, tmp_path):
+    folder = damage(checkpoint, tmp_path, lambda w: w.update({"vte.weight": torch.zeros(2, 2)}))
+    model, info = AutoModelForCausalLM.from_pretrained(
+        str(folder), ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert model.vte.weight.shape == (64, 32)
+    assert [name for name, *_ in info["mismatched_keys"]] == ["vte.weight"]
+
+
+def test_offsets_that_overlap_are_damage(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "saved")
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    stored = sorted(read_header(file).values(), key=lambda tensor: tensor.start)
+    first, second = stored[:2]
+    begin, end = (position - first.start for position in (second.start, second.stop))
+    place = f'"data_offsets":[{begin},{end}]'.encode()
+    assert content.count(place) == 1
+    moved = place.replace(f"[{begin}".encode(), f"[{begin - 4}".encode()).ljust(len(place))
+    file.write_bytes(content.replace(place, moved))
+    with pytest.raises(CheckpointError, match=rf"changed since: {second.name} \(model"):
+        load_model(folder)
+    with pytest.raises(CheckpointError, match="damaged or cut off"):
+        load_model(folder, verify=False)
 
 
 def test_a_value_that_half_precision_cannot_hold_is_named(checkpoint, tmp_path):
