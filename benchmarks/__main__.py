@@ -46,10 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json is not None:  # now, lest an interrupted run leave nothing
             options.json.write_text(json_lines(rows, machine), encoding="utf-8")
     print(table(rows))
-    return _exit_code(rows, strict=options.strict)
+    return exit_code(rows, strict=options.strict)
 
 
-def _exit_code(rows: Sequence[Row], *, strict: bool) -> int:
+def exit_code(rows: Sequence[Row], *, strict: bool) -> int:
+    """Return 1 if a result was wrong or, when strict, a target was missed; name what was wrong."""
     wrong = [row for row in rows if not row.agreement.equal]
     for row in wrong:
         print(f"{row.goal} {row.workload}: {row.variant} is WRONG ({row.agreement.how})")

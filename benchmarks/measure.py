@@ -90,11 +90,16 @@ def time_variants(
         The times by name.
     """
     times = {name: Times(calls_for(seconds_per_call[name], min_seconds)) for name in variants}
-    for number in range(rounds):
-        for name in order_of_round(list(variants), number):
-            cpu, wall = _time_calls(variants[name], times[name].calls_per_round)
-            times[name].cpu_seconds.append(cpu)
-            times[name].wall_seconds.append(wall)
+    gc.collect()
+    gc.freeze()  # the collections below then look at new objects only
+    try:
+        for number in range(rounds):
+            for name in order_of_round(list(variants), number):
+                cpu, wall = _time_calls(variants[name], times[name].calls_per_round)
+                times[name].cpu_seconds.append(cpu)
+                times[name].wall_seconds.append(wall)
+    finally:
+        gc.unfreeze()
     return times
 
 

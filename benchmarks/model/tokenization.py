@@ -72,7 +72,7 @@ def build(seed: int, *, turns: Sequence[int], grids: Sequence[Grid], thinking: b
             "ours": partial(ours, tokenizer, parsed, grids),
         },
         compare=same_sample,
-        sha256=digest(conversation, tuple(grids), tokenizer.get_vocab()),
+        sha256=digest(conversation, tuple(grids), sorted(tokenizer.get_vocab().items())),
     )
 
 

@@ -156,7 +156,7 @@ def test_a_case_without_a_fair_seed_says_so():
 
 
 def fill(megabytes):
-    return sum(bytearray(b"\1") * (megabytes * 2**20)) // 2**20 // megabytes
+    return (bytearray(b"\1") * (megabytes * 2**20))[-1]
 
 
 def build_blocks(seed, *, base, ours):
