@@ -5,9 +5,10 @@ it has been said by then.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -216,7 +217,7 @@ def answered(
     def ask(asker: Asker, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         return asker.engine.answer(build(asker, *args, **kwargs))
 
-    ask.__name__ = build.__name__.removeprefix("_")
+    _describe(ask, build, name=build.__name__.removeprefix("_"), returns=_result_of(build))
     return ask
 
 
@@ -234,5 +235,21 @@ def streamed(
     ) -> AnswerStream[Result]:
         return asker.engine.stream(build(asker, *args, **kwargs))
 
-    ask.__name__ = f"{build.__name__.removeprefix('_')}_streaming"
+    name = f"{build.__name__.removeprefix('_')}_streaming"
+    _describe(ask, build, name=name, returns=AnswerStream[_result_of(build)])  # type: ignore[misc]
     return ask
+
+
+def _result_of(build: Callable[..., Any]) -> Any:
+    """Return the `Result` of a function that returns a `Question[Result]`."""
+    return get_args(inspect.signature(build).return_annotation)[0]
+
+
+def _describe(
+    method: Callable[..., Any], build: Callable[..., Any], *, name: str, returns: Any
+) -> None:
+    """Let `help` and editors show what a method is called with and what it returns."""
+    signature = inspect.signature(build).replace(return_annotation=returns)
+    method.__name__ = name
+    method.__qualname__ = f"{build.__qualname__.rpartition('.')[0]}.{name}"
+    method.__signature__ = signature  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The seed's six methods, on a tiny model with random weights."""
 
+import asyncio
 import inspect
 import json
 import logging
@@ -11,9 +12,11 @@ from PIL import Image
 
 from ovis_model.config import PixelLimits
 from ovis_model.errors import CheckpointError, DataError
+from ovis_model.inference.chat import ChatSession
 from ovis_model.inference.messages import grounding_prompt
 from ovis_model.inference.ovis25_inference import Ovis25Inference
-from ovis_model.inference.results import GroundingResult
+from ovis_model.inference.results import GroundingResult, InferenceResult
+from ovis_model.inference.streaming import AnswerStream
 from tests.support.tiny_model import build_tiny_checkpoint
 
 THINKING = {"enable_thinking": True, "thinking_budget": 5, "max_new_tokens": 40}
@@ -45,11 +48,53 @@ def test_the_seeds_names_and_defaults_are_kept():
         "text_only_inference": {**lengths, "do_sample": True, **thinking},
         "grounding_inference": {"request_type": "box"},
     }
+    required = {
+        "single_image_inference": ["image_input", "text_prompt"],
+        "single_image_inference_streaming": ["image_input", "text_prompt"],
+        "multi_image_inference": ["image_paths", "text_prompt"],
+        "video_inference": ["video_path", "text_prompt"],
+        "text_only_inference": ["text_prompt"],
+        "grounding_inference": ["image_input", "text_prompt"],
+    }
     for name, arguments in expected.items():
         found = inspect.signature(getattr(Ovis25Inference, name)).parameters
         assert {key: found[key].default for key in arguments} == arguments, name
-        required = [key for key in found if key in arguments]
-        assert required == list(arguments), f"{name}: the order changed"
+        positional = [
+            key
+            for key, parameter in found.items()
+            if parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+        ]
+        assert positional == ["self", *required.get(name, []), *arguments], name
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "returns"),
+    [
+        (Ovis25Inference.video_inference, "video_inference", InferenceResult),
+        (
+            Ovis25Inference.grounding_inference_streaming,
+            "grounding_inference_streaming",
+            AnswerStream[GroundingResult],
+        ),
+        (ChatSession.send, "send", InferenceResult),
+    ],
+)
+def test_methods_say_what_they_are_called_and_what_they_return(method, name, returns):
+    assert method.__name__ == name
+    assert method.__qualname__.endswith(f".{name}")
+    assert inspect.signature(method).return_annotation == returns
+
+
+def test_a_stream_is_read_by_async_for_as_well(ovis, image):
+    options = {"max_new_tokens": 12, "temperature": 0}
+
+    async def read():
+        stream = ovis.single_image_inference_streaming(image, "Which?", **options)
+        return [piece async for piece in stream], stream.result
+
+    pieces, result = asyncio.run(read())
+    whole = ovis.single_image_inference(image, "Which?", max_new_tokens=12, do_sample=False)
+    assert "".join(pieces) == result == whole
 
 
 def test_the_result_is_text_and_knows_its_parts(ovis, image):
