@@ -84,7 +84,8 @@ def test_every_zero_stage_gives_the_weights_of_a_training_without_deepspeed(worl
     staged = weights(world)
     assert plain.keys() == staged.keys()
     for name, tensor in plain.items():
-        assert tensor.allclose(staged[name], atol=1e-5), name
+        # Adam's first steps are as long for a gradient of rounding errors as for any other.
+        assert tensor.allclose(staged[name], atol=1e-4), name
 
 
 def test_a_module_with_rate_zero_keeps_its_bits_while_the_others_move(world):
