@@ -54,6 +54,12 @@ def test_a_saved_checkpoint_loads_again_with_the_same_logits(model, processor, i
     assert not again.training
 
 
+def test_a_model_without_a_base_says_how_generation_ends(model, processor, tmp_path):
+    save_checkpoint(model, processor, tmp_path / "saved")
+    written = json.loads((tmp_path / "saved/generation_config.json").read_text(encoding="utf-8"))
+    assert written["eos_token_id"] == processor.token_ids.im_end
+
+
 def test_an_official_folder_loads_and_its_code_stays_unread(official, model, inputs):
     loaded = load_model(official)
     assert torch.equal(logits(loaded, inputs), logits(model, inputs))
