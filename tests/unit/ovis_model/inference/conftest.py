@@ -24,13 +24,14 @@ def image():
 
 @pytest.fixture
 def count_forwards(ovis):
-    """Count runs of the vision tower and of the language model."""
+    """Count the media that the vision tower reads, and the runs of the language model."""
 
     class Counts:
         vision = language = 0
 
-    def vision(*_):
-        Counts.vision += 1
+    def vision(_, arguments, __):
+        _pixel_values, grid_thws = arguments
+        Counts.vision += len(grid_thws)
 
     def language(*_):
         Counts.language += 1
