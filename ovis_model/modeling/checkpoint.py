@@ -17,7 +17,7 @@ from ovis_model.errors import CheckpointError, list_examples
 from ovis_model.modeling.folder_files import carry_extra_files, settle_tokenizer_files
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.modeling.strict_loading import EMBEDDINGS, TIED_HEAD, UNTIED, not_finite
-from ovis_model.modeling.tokenizer_files import load_tokenizer
+from ovis_model.modeling.tokenizer_files import has_vocabulary, load_tokenizer
 from ovis_model.modeling.weight_files import find_tensors, verify_digests, write_weights
 from ovis_model.tokens import TokenIds, Tokenizer
 
@@ -44,14 +44,15 @@ def load_model(
     """Load a checkpoint folder strictly, from this machine alone.
 
     Args:
-        path: Folder with config.json, safetensors weights and the tokenizer.
+        path: Folder with config.json, safetensors weights and, for `generate` to know the ids of
+            special tokens, the tokenizer.
         dtype: Precision of the weights; None keeps the stored one.
         attn_implementation: One of `attention.IMPLEMENTATIONS`; None means "auto".
         verify: Compare every byte of weights that we saved with the digests in their files.
             Released files have no digests.
 
     Returns:
-        The model in evaluation mode, knowing its tokenizer's ids.
+        The model in evaluation mode, knowing the ids of the folder's tokenizer if there is one.
 
     Raises:
         CheckpointError: If a file is missing or damaged, or a tensor is missing, unexpected,
@@ -71,9 +72,10 @@ def load_model(
         use_safetensors=True,
         trust_remote_code=False,
     )
-    tokenizer = load_tokenizer(path)
-    _check_vocabulary(model, tokenizer, path)
-    model.token_ids = TokenIds.of(tokenizer)
+    if has_vocabulary(path):
+        tokenizer = load_tokenizer(path)
+        _check_vocabulary(model, tokenizer, path)
+        model.token_ids = TokenIds.of(tokenizer)
     if attn_implementation is not None:
         model.set_attention(attn_implementation)
     return model

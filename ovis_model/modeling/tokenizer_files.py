@@ -13,6 +13,11 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
+def has_vocabulary(folder: Path) -> bool:
+    """Tell whether a folder holds a tokenizer's vocabulary."""
+    return any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES)
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer of a checkpoint folder, offline and without running its code.
 
@@ -26,7 +31,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise CheckpointError(
             f"{folder} has no {TOKENIZER_CONFIG}; copy the tokenizer files of the base checkpoint"
         )
-    if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
+    if not has_vocabulary(folder):
         raise CheckpointError(
             f"{folder} has no vocabulary: neither tokenizer.json nor vocab.json with merges.txt; "
             "copy the tokenizer files of the base checkpoint"

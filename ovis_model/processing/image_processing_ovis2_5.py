@@ -152,7 +152,8 @@ class Ovis2_5ImageProcessor:
         """Prepare one image, or all frames of one video.
 
         Args:
-            frames: One image, or the frames of a video in order, all of one size.
+            frames: One image, or the frames of a video in order.  All of them are resized to the
+                target of the first; `Ovis2_5Processor` takes frames of one size only.
             min_pixels: Smallest area per frame, in pixels.
             max_pixels: Largest area per frame, in pixels.
 
@@ -162,11 +163,9 @@ class Ovis2_5ImageProcessor:
         Raises:
             ValueError: If there is no frame, a frame has no pixels, or the limits are not
                 0 < min_pixels <= max_pixels.
-            DataError: If the frames differ in size.
         """
         if not frames:
             raise ValueError("there is no frame to preprocess; give one image or a video's frames")
-        check_frame_sizes([frame.size for frame in frames])
         grid = self.grid(
             *frames[0].size, num_frames=len(frames), min_pixels=min_pixels, max_pixels=max_pixels
         )

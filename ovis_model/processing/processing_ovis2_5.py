@@ -290,7 +290,9 @@ class Ovis2_5Processor:
                 f"there are {len(frames)} lists of frames; a sample carries one video: give the "
                 "frames of one as a flat list, and split the sample if it has more"
             )
-        _check_sizes("frame", [frame.size for frame in frames])
+        sizes = [frame.size for frame in frames]
+        _check_sizes("frame", sizes)
+        check_frame_sizes(sizes)
         return [self.image_processor.preprocess(frames, **limits)]
 
     def _grids(

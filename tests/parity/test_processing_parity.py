@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ovis_model.errors import DataError
 from ovis_model.modeling.modeling_siglip2_navit import normalize_patches
 from ovis_model.processing.frame_sampling import sample_frame_indices
 from ovis_model.processing.image_processing_ovis2_5 import Ovis2_5ImageProcessor, smart_resize
@@ -81,10 +80,6 @@ def frames_of(case):
     return [Image.open(GOLDEN / "preprocess" / name) for name in case["files"]]
 
 
-def pixel_cases():
-    return [case for case in cases("preprocess") if "mixed_sizes" not in case.id]
-
-
 def prepare(case, frames):
     patches, grid = Ovis2_5ImageProcessor().preprocess(
         frames, min_pixels=case["min_pixels"], max_pixels=case["max_pixels"]
@@ -108,22 +103,9 @@ def assert_equal_bits(values, case, stored):
     assert values.double().std().item() == pytest.approx(case["std"], rel=1e-5)
 
 
-@pytest.mark.parametrize("case", pixel_cases())
+@pytest.mark.parametrize("case", cases("preprocess"))
 def test_pixels_are_equal_bit_for_bit(case, stored_pixels):
     assert_equal_bits(prepare(case, frames_of(case)), case, stored_pixels)
-
-
-def test_frames_of_other_sizes_are_refused_and_equal_once_they_are_resized(stored_pixels):
-    """DIVERGES(mixed-frame-sizes)."""
-    case = next(case.values[0] for case in cases("preprocess") if "mixed_sizes" in case.id)
-    frames = frames_of(case)
-    assert len({frame.size for frame in frames}) > 1
-    with pytest.raises(DataError, match="crop or scale the frames to one size"):
-        prepare(case, frames)
-    (_, rows, columns) = case["grid_thw"][0]
-    target = (columns * 16, rows * 16)
-    resized = [frame.resize(target, Image.Resampling.BILINEAR) for frame in frames]
-    assert_equal_bits(prepare(case, resized), case, stored_pixels)
 
 
 @pytest.mark.parametrize(

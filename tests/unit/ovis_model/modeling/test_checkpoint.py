@@ -54,6 +54,19 @@ def test_a_saved_checkpoint_loads_again_with_the_same_logits(model, processor, i
     assert not again.training
 
 
+def test_weights_without_a_tokenizer_load_and_say_so_when_they_need_one(
+    checkpoint, inputs, tmp_path
+):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(checkpoint / name, bare / name)
+    model = load_model(bare)
+    assert torch.equal(logits(model, inputs), logits(load_model(checkpoint), inputs))
+    with pytest.raises(ValueError, match="does not know its tokenizer's ids; load it with"):
+        model.generate(inputs[0], max_new_tokens=4)
+
+
 def test_a_model_without_a_base_says_how_generation_ends(model, processor, tmp_path):
     save_checkpoint(model, processor, tmp_path / "saved")
     written = json.loads((tmp_path / "saved/generation_config.json").read_text(encoding="utf-8"))
