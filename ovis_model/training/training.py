@@ -186,6 +186,7 @@ def _load_base(
         Path(config.ovis_pretrained_path),
         dtype=torch.bfloat16 if half else torch.float32,
         attn_implementation=config.attn_implementation,
+        verify=is_main_process(),  # once is enough, and 18 GB take a while
     )
     model.checkpointed_parts = config.checkpointed_parts
     return model
