@@ -27,6 +27,7 @@ from ovis_model.data.collator import (
 )
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.errors import TrainingError
+from ovis_model.modeling.attention import describe_attention
 from ovis_model.modeling.checkpoint import load_model, save_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
@@ -174,7 +175,15 @@ def _prepare(
         keep_checkpoints=config.save_total_limit,
         callbacks=[ProgressBar(), MetricsLog(where.metrics_log)],
     )
+    log.info("attention: vit %(vit)s; llm %(llm)s", _attention_in_use(trainer))
     return trainer, extents
+
+
+def _attention_in_use(trainer: OvisTrainer) -> dict[str, str]:
+    """Say what runs; autocast computes in 16 bits with weights of 32."""
+    args, model = trainer.args, trainer.network
+    precision = torch.bfloat16 if args.bf16 else model.dtype
+    return describe_attention(model.attention, args.device, precision)
 
 
 def _load_base(
@@ -272,7 +281,7 @@ def _report(
         deepspeed=args.deepspeed is not None,
         zero_stage=zero_stage(args),
         dtype=str(model.dtype).removeprefix("torch."),
-        attn_implementation=model.attention_in_use,
+        attn_implementation=_attention_in_use(trainer),
         device=args.device.type,
     )
 
