@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     DynamicCache,
-    LogitsProcessorList,
     PreTrainedModel,
     Qwen3ForCausalLM,
 )
@@ -39,7 +38,7 @@ from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionE
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
 from ovis_model.modeling.strict_loading import StrictLoading
-from ovis_model.modeling.thinking_budget import ThinkingBudgetLogitsProcessor, check_budget
+from ovis_model.modeling.thinking_budget import budget_arguments, check_budget
 from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
     IMAGE_BEGIN_ID,
@@ -405,11 +404,10 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         if attention_mask is None:
             attention_mask = (input_ids != pad).cumsum(dim=1) > 0
         attention_mask = attention_mask.to(torch.int64)
-        processors = LogitsProcessorList(generation_kwargs.pop("logits_processor", None) or [])
         if thinking_budget is not None:
             token_ids = self._known_token_ids()
             check_budget(thinking_budget, max_new_tokens, token_ids)
-            processors.append(ThinkingBudgetLogitsProcessor(thinking_budget, token_ids))
+            generation_kwargs |= budget_arguments(thinking_budget, token_ids, generation_kwargs)
         generation_kwargs.setdefault("do_sample", False)
         embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws)
         if prefix is not None:
@@ -420,7 +418,6 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         new_ids: Tensor = self.llm.generate(
             inputs_embeds=embeds,
             attention_mask=attention_mask,
-            logits_processor=processors,
             max_new_tokens=max_new_tokens,
             eos_token_id=eos,
             pad_token_id=pad,

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from PIL import Image
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
@@ -71,6 +72,69 @@ def test_the_budget_leaves_a_finished_thought_alone(model, processor, prompts):
     scores = torch.zeros(3, 2000)
     generated = torch.tensor([[1, 2], [ids.think_close, 2], [1, ids.im_end]])
     assert torch.isinf(close(generated, scores)).any(dim=1).tolist() == [True, False, False]
+
+
+def count_forwards(model, monkeypatch):
+    forward, lengths = model.llm.model.forward, []
+
+    def counted(**arguments):
+        given = arguments.get("inputs_embeds")
+        given = arguments["input_ids"] if given is None else given
+        lengths.append(given.shape[1])
+        return forward(**arguments)
+
+    monkeypatch.setattr(model.llm.model, "forward", counted)
+    return lengths
+
+
+def test_a_closing_sentence_that_all_need_is_read_in_one_pass(
+    model, processor, prompts, monkeypatch
+):
+    lengths = count_forwards(model, monkeypatch)
+    new_ids = decode(model, processor, prompts[1:2], thinking_budget=5)[0]
+    closing = processor.token_ids.closing_sentence
+    assert tuple(new_ids[5 : 5 + len(closing)].tolist()) == closing
+    assert lengths[6] == len(closing)
+    assert len(lengths) == len(new_ids) - len(closing) + 1
+    lengths.clear()
+    by_logits = decode(
+        model, processor, prompts[1:2], thinking_budget=5, return_dict_in_generate=True
+    )
+    assert torch.equal(by_logits.sequences[0], new_ids)
+    assert len(lengths) == len(new_ids)
+
+
+def test_rows_that_closed_their_thought_go_on_while_others_are_closed(model, processor, prompts):
+    ids = processor.token_ids
+
+    class CloseFirstRow(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            if input_ids.shape[1] == 2:
+                scores[0] = -torch.inf
+                scores[0, ids.think_close] = 0
+            return scores
+
+    rows = decode(
+        model,
+        processor,
+        prompts[:2],
+        thinking_budget=5,
+        logits_processor=LogitsProcessorList([CloseFirstRow()]),
+    ).tolist()
+    place = slice(5, 5 + len(ids.closing_sentence))
+    assert rows[0][2] == ids.think_close
+    assert tuple(rows[0][place]) != ids.closing_sentence
+    assert tuple(rows[1][place]) == ids.closing_sentence
+
+
+def test_a_budget_and_sampling_repeat_with_the_same_seed(model, processor, prompts):
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        outputs.append(decode(model, processor, prompts, thinking_budget=5, do_sample=True))
+    assert torch.equal(*outputs)
+    closing = processor.token_ids.closing_sentence
+    assert any(tuple(row[5 : 5 + len(closing)].tolist()) == closing for row in outputs[0])
 
 
 @pytest.mark.parametrize(
