@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovis_model.modeling.chunks import equal_chunks
 from ovis_model.modeling.compilation import not_compiled
 
 IGNORE_INDEX = -100
 #: float32 logits of one chunk, in bytes.  Larger ones gain nothing on the device in question.
-CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+CHUNK_BYTES = {"cpu": 112 << 20, "cuda": 512 << 20}
 MIN_CHUNK_ROWS = 32
 
 
@@ -85,22 +86,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = hidden.new_zeros((), dtype=torch.float32)
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight) if need_weight else None
-        for start in range(0, len(hidden), rows):
-            part = slice(start, start + rows)
-            scores = (hidden[part] @ weight.T).float()  # [rows, vocab]
-            at_target = targets[part, None]
-            log_total = scores.logsumexp(dim=-1, keepdim=True)
-            loss += (log_total - scores.gather(1, at_target)).sum()
+        for chunk in equal_chunks(len(hidden), rows):
+            at_target = targets[chunk, None]
+            scores = (hidden[chunk] @ weight.T).float()  # [rows, vocab]
+            of_target = scores.gather(1, at_target)
+            highest = scores.amax(dim=-1, keepdim=True)
+            # One buffer of this size is all there is: it becomes the softmax, then the slope.
+            slope = scores.sub_(highest).exp_()
+            total = slope.sum(dim=-1, keepdim=True)
+            loss += (highest + total.log() - of_target).sum()
             if not (need_hidden or need_weight):
                 continue
             # d loss / d scores = softmax(scores), less one at the target.
-            slope = scores.sub_(log_total).exp_()
+            slope.div_(total)
             slope.scatter_add_(1, at_target, slope.new_full((1, 1), -1.0).expand_as(at_target))
             slope = slope.to(weight.dtype)
             if hidden_grad is not None:
-                torch.mm(slope, weight, out=hidden_grad[part])
+                torch.mm(slope, weight, out=hidden_grad[chunk])
             if weight_grad is not None:
-                weight_grad.addmm_(slope.T, hidden[part])
+                weight_grad.addmm_(slope.T, hidden[chunk])
         ctx.grads = hidden_grad, weight_grad
         return loss
 

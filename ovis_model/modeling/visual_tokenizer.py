@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ovis_model.modeling.chunks import equal_chunks
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_siglip2_navit import Siglip2NavitModel
 from ovis_model.tokens import INDICATOR_IDS
 
-#: Probabilities that exist at a time, in numbers: 256 tokens over the released vocabulary on a
+#: Probabilities that exist at a time, in numbers: 384 tokens over the released vocabulary on a
 #: CPU, 1,024 on a GPU, whose matrix products want more rows.
-CHUNK_SIZE = {"cpu": 1 << 24, "cuda": 1 << 26}
+CHUNK_SIZE = {"cpu": 3 << 23, "cuda": 1 << 26}
 
 
 class VisualTokenizer(nn.Module):
@@ -107,11 +108,11 @@ def embed_features(
     rows = rows_per_chunk or max(1, budget // tokenizer.num_words)
     if len(features) <= rows:
         return mix(features)
+    chunks = [features[chunk] for chunk in equal_chunks(len(features), rows)]
     if not torch.is_grad_enabled():
-        return torch.cat([mix(part) for part in torch.split(features, rows)])
+        return torch.cat([mix(chunk) for chunk in chunks])
     # Nothing in between is random: there is no generator state to restore.
     parts = [
-        checkpoint(mix, part, use_reentrant=False, preserve_rng_state=False)
-        for part in torch.split(features, rows)
+        checkpoint(mix, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
     ]
     return torch.cat(parts)
