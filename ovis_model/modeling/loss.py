@@ -77,6 +77,37 @@ def linear_cross_entropy(
     return loss
 
 
+def _add_chunk(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    hidden_grad: Tensor | None,
+    weight_grad: Tensor | None,
+) -> Tensor:
+    """Return a chunk's loss; write its hidden gradient and add to that of the weight.
+
+    A function of its own, so that its buffers are gone before the next chunk's are made.
+    """
+    scores = (hidden @ weight.T).float()  # [rows, vocab]
+    of_target = scores.gather(1, targets)
+    highest = scores.amax(dim=-1, keepdim=True)
+    # One buffer of this size is all there is: it becomes the softmax, then the slope.
+    slope = scores.sub_(highest).exp_()
+    total = slope.sum(dim=-1, keepdim=True)
+    loss = (highest + total.log() - of_target).sum()
+    if hidden_grad is None and weight_grad is None:
+        return loss
+    # d loss / d scores = softmax(scores), less one at the target.
+    slope.div_(total)
+    slope.scatter_add_(1, targets, slope.new_full((1, 1), -1.0).expand_as(targets))
+    slope = slope.to(weight.dtype)
+    if hidden_grad is not None:
+        torch.mm(slope, weight, out=hidden_grad)
+    if weight_grad is not None:
+        weight_grad.addmm_(slope.T, hidden)
+    return loss
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Gradients are made in the forward pass, chunk by chunk, and scaled in the backward one."""
 
@@ -87,24 +118,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if need_hidden else None
         weight_grad = torch.zeros_like(weight) if need_weight else None
         for chunk in equal_chunks(len(hidden), rows):
-            at_target = targets[chunk, None]
-            scores = (hidden[chunk] @ weight.T).float()  # [rows, vocab]
-            of_target = scores.gather(1, at_target)
-            highest = scores.amax(dim=-1, keepdim=True)
-            # One buffer of this size is all there is: it becomes the softmax, then the slope.
-            slope = scores.sub_(highest).exp_()
-            total = slope.sum(dim=-1, keepdim=True)
-            loss += (highest + total.log() - of_target).sum()
-            if not (need_hidden or need_weight):
-                continue
-            # d loss / d scores = softmax(scores), less one at the target.
-            slope.div_(total)
-            slope.scatter_add_(1, at_target, slope.new_full((1, 1), -1.0).expand_as(at_target))
-            slope = slope.to(weight.dtype)
-            if hidden_grad is not None:
-                torch.mm(slope, weight, out=hidden_grad[chunk])
-            if weight_grad is not None:
-                weight_grad.addmm_(slope.T, hidden[chunk])
+            into = None if hidden_grad is None else hidden_grad[chunk]
+            loss += _add_chunk(hidden[chunk], weight, targets[chunk, None], into, weight_grad)
         ctx.grads = hidden_grad, weight_grad
         return loss
 
