@@ -42,6 +42,7 @@ SMALL_RUN = {
     "train.max_steps": 6,
     "train.logging_steps": 1,
     "train.save_steps": 2,
+    "train.nproc_per_node": 1,
     "train.per_device_train_batch_size": 8,
     "register.gate.min_score": {"digits_single": 0.0},
 }
