@@ -63,8 +63,15 @@ def _cells(row: Row, above: Row | None) -> tuple[str, ...]:
 
 
 def _milliseconds(seconds: Quartiles) -> str:
-    median, q1, q3 = (f"{1e3 * x:.4g}" for x in (seconds.median, seconds.q1, seconds.q3))
+    median, q1, q3 = map(_three_digits, (seconds.median, seconds.q1, seconds.q3))
     return f"{median} ({q1}-{q3})"
+
+
+def _three_digits(seconds: float) -> str:
+    """Write milliseconds with three digits at least, and none after the point from 100 on."""
+    milliseconds = 1e3 * seconds
+    decimals = next((n for n, limit in enumerate((100, 10, 1)) if milliseconds >= limit), 3)
+    return f"{milliseconds:,.{decimals}f}"
 
 
 def _ratio(ratio: Quartiles) -> str:

@@ -125,6 +125,7 @@ class Row:
     peak: int | None
     """Bytes above the resident set before, without the result itself; None if unknown."""
     peak_ratio: float | None
+    """The base's peak over this one; None where the base has none worth the name."""
     target: Target
 
     @property
@@ -212,7 +213,7 @@ def _check(
 
 
 def _ratio(base: int | None, peak: int | None) -> float | None:
-    if base is None or peak is None:
+    if base is None or peak is None or base < PEAK_RESOLUTION:
         return None
     return base / max(peak, PEAK_RESOLUTION)
 

@@ -196,6 +196,20 @@ def test_the_table_names_a_case_once_and_shows_what_is_missing_as_a_dash():
     assert len({len(line) for line in (head, rule, stock, plain, ours)}) == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        pytest.param(0.0000314, "0.031", id="far below a millisecond"),
+        pytest.param(0.0031415, "3.14", id="milliseconds"),
+        pytest.param(0.0314159, "31.4", id="tens"),
+        pytest.param(31.41592, "31,416", id="half a minute"),
+    ],
+)
+def test_times_are_written_with_the_digits_they_deserve(seconds, shown):
+    row = row_of(cpu=[seconds] * 2, base=[seconds] * 2, target=Target())
+    assert f"| {shown} ({shown}-{shown}) |" in table([row])
+
+
 def test_each_row_becomes_one_line_of_json_with_its_machine():
     row = row_of(cpu=[0.002, 0.001], base=[0.004, 0.004], target=Target(2.0, 8.0), peak_ratio=9.0)
     (line,) = json_lines([row], MACHINE).splitlines()
