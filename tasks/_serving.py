@@ -6,22 +6,17 @@ The copy calls this project's code and reads the weights from where they were wh
 was registered.  Both are needed to load it; every file is checked against its digest first.
 """
 
-import base64
-import binascii
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from ovis_model.data.images import load_image, to_rgb
 from ovis_model.errors import CheckpointError, DataError
 from ovis_model.inference.ovis25_inference import Ovis25Inference
+from ovis_model.inference.pictures import URL_PREFIXES, open_picture
 from ovis_model.inference.results import InferenceResult
 from ovis_model.model_folder import verify_model_folder
 from tasks._mlflow import PythonModel, PythonModelContext, set_model
-
-DATA_URL = "data:"
 
 
 class Question(BaseModel):
@@ -87,22 +82,14 @@ class RegisteredOvis(PythonModel):
 
 
 def read_image(source: str) -> Image.Image:
-    """Read an image from a path or a data: URL.
+    """Read an image from a path or a data: URL; a served model fetches nothing from elsewhere.
 
     Raises:
-        DataError: If there is none, or it cannot be decoded.
+        DataError: If there is none, it cannot be decoded, or it is an address.
     """
-    if not source.startswith(DATA_URL):
-        return to_rgb(load_image(Path(source)))
-    header, _, payload = source.partition(",")
-    try:
-        content = base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
-        raise DataError(f"{header}: the image is not base64 ({error})") from error
-    with NamedTemporaryFile() as file:
-        file.write(content)
-        file.flush()
-        return to_rgb(load_image(Path(file.name)))
+    if source.startswith(URL_PREFIXES):
+        raise DataError(f"{source}: a served model fetches no addresses; send the image as data:")
+    return open_picture(source)
 
 
 set_model(RegisteredOvis())

@@ -14,7 +14,7 @@ from tasks import STEPS, environment
 from tasks.params import CONFIGS
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("flows", "tasks", "ovis_model")
+PACKAGES = ("flows", "tasks", "ovis_model", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from benchmarks.model.agreement import close_to_exact
 from benchmarks.suite import Trial
 from benchmarks.workload import digest, generator
-from ovis_model.modeling.loss import IGNORE_INDEX, linear_cross_entropy, next_token_targets
+from ovis_model.modeling.loss import linear_cross_entropy, next_token_targets
+from ovis_model.tokens import IGNORE_ID
 
 LABELLED_FRACTION = 0.35
 #: Largest error, relative to float64; the gradients of bfloat16 are themselves bfloat16.
@@ -47,13 +48,13 @@ class LossInput:
         hidden = torch.randn(1, positions, width, generator=random)
         weight = torch.randn(vocab, width, generator=random).mul_(1.5 * width**-0.5)
         labels = torch.randint(vocab, (1, positions), generator=random)
-        labels[torch.rand(1, positions, generator=random) >= LABELLED_FRACTION] = IGNORE_INDEX
+        labels[torch.rand(1, positions, generator=random) >= LABELLED_FRACTION] = IGNORE_ID
         return cls(hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(), labels)
 
     def learned(self) -> tuple[Tensor, Tensor]:
         """Return the hidden states that predict a label, and those labels."""
         targets = next_token_targets(self.labels)
-        at = targets != IGNORE_INDEX
+        at = targets != IGNORE_ID
         return self.hidden[at], targets[at]
 
 
@@ -110,7 +111,7 @@ def our_loss(given: LossInput) -> Tensor:
 def exact_results(given: LossInput) -> tuple[Tensor, ...]:
     """Compute the loss and its gradients in float64; of the weight's, the first rows."""
     targets = next_token_targets(given.labels)[0]
-    rows = (targets != IGNORE_INDEX).nonzero()[:, 0]
+    rows = (targets != IGNORE_ID).nonzero()[:, 0]
     weight = given.weight.double()
     loss = torch.zeros((), dtype=torch.float64)
     hidden_grad = torch.zeros_like(given.hidden, dtype=torch.float64)

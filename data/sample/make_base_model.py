@@ -9,7 +9,6 @@ that every later step treats it alike.  The same parameters give the same bytes,
 import argparse
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,11 +134,7 @@ def make_base_model(config: BaseModelConfig, annotations: Path, output: Path) ->
     vit_config = model.config.vit_config
     assert isinstance(vit_config, Siglip2NavitConfig)
     processing = ProcessingFiles(tokenizer, image_size=vit_config.image_size)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_checkpoint(model, processing, partial)
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+    save_checkpoint(model, processing, output)
     log.info(
         "%s: %.2f million parameters, %d tokens",
         output,

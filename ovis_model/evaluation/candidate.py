@@ -1,21 +1,20 @@
 """A model that sits an exam: its checkpoint, its processor, and the items it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import torch
-from PIL import Image
 from torch import nn
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_image, to_rgb
+from ovis_model.data.images import load_rgb
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.evaluation.benchmark import Benchmark, BenchmarkItem
 from ovis_model.inference.generation import GenerationSettings, generate_outputs
 from ovis_model.inference.messages import user_message
+from ovis_model.inference.pictures import Media
 from ovis_model.inference.thinking import ParsedOutput
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
@@ -24,19 +23,6 @@ from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Proce
 #: Batches that are encoded, and sorted by length, together: pixels of a whole benchmark would
 #: not fit into memory, those of a few batches do.
 BATCHES_PER_WINDOW = 8
-
-
-@dataclass(frozen=True)
-class Media:
-    """What an item shows, decoded: images, or the frames of its video."""
-
-    images: tuple[Image.Image, ...] = ()
-    frames: tuple[Image.Image, ...] | None = None
-
-    @property
-    def pictures(self) -> tuple[Image.Image, ...]:
-        """Images or frames, whichever there are."""
-        return self.images if self.frames is None else self.frames
 
 
 def load_media(benchmark: Benchmark, item: BenchmarkItem, sampling: FrameSampling) -> Media:
@@ -53,7 +39,7 @@ def load_media(benchmark: Benchmark, item: BenchmarkItem, sampling: FrameSamplin
     try:
         if isinstance(item.video, str):
             return Media(frames=tuple(read_frames(benchmark.path_of(item.video), sampling)))
-        pictures = tuple(to_rgb(load_image(benchmark.path_of(path))) for path in item.media)
+        pictures = tuple(load_rgb(benchmark.path_of(path)) for path in item.media)
     except DataError as error:
         raise DataError(f"benchmark {benchmark.name!r}, item {item.id!r}: {error}") from error
     return Media(images=pictures) if item.video is None else Media(frames=pictures)

@@ -137,18 +137,12 @@ class SettingsChooser:
 
         Raises:
             TypeError: If an option is unknown.
-            ValueError: If a budget is at least as large as max_new_tokens.
         """
         check_names(options)
         enable_thinking, enable_budget, budget = thinking
         bounded = enable_thinking and (enable_budget or given(budget) is not None)
         if enable_thinking and given(max_new_tokens) is None:
             max_new_tokens = MAX_NEW_TOKENS_THINKING
-        if bounded and budget >= max_new_tokens:
-            raise ValueError(
-                f"thinking_budget ({budget} tokens) leaves no room for an answer within "
-                f"max_new_tokens ({max_new_tokens} tokens); raise max_new_tokens"
-            )
         stop = options.get("stop", ())
         return GenerationSettings(
             max_new_tokens=int(max_new_tokens),

@@ -20,11 +20,11 @@ from transformers import (
 from ovis_model.inference.thinking import (
     ParsedOutput,
     answer_ids,
-    check_room_for_answer,
     cut_at_stop,
     parse_generation,
 )
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.thinking_budget import check_budget
 from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor, pad_batch
 from ovis_model.tokens import TokenIds, Tokenizer
 
@@ -66,11 +66,10 @@ class GenerationSettings:
         Raises:
             ValueError: With the numbers, and what would work.
         """
-        check_room_for_answer(
-            thinking_budget=self.thinking_budget,
-            max_new_tokens=self.max_new_tokens,
-            closing_tokens=len(token_ids.closing_sentence),
-        )
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.thinking_budget is not None:
+            check_budget(self.thinking_budget, self.max_new_tokens, token_ids)
         if self.do_sample and not self.temperature > 0:
             raise ValueError(
                 f"sampling needs a temperature above 0, got {self.temperature}; "

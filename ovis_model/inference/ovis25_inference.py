@@ -15,6 +15,7 @@ repetition_penalty), else the value in the signature.
 # The signatures are the seed's.
 # ruff: noqa: PLR0913, PLR0917
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -68,6 +69,8 @@ from ovis_model.inference.streaming import AnswerStream
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 
+log = logging.getLogger(__name__)
+
 
 class Ovis25Inference:
     """A loaded model and its processor.
@@ -112,6 +115,7 @@ class Ovis25Inference:
             attn_implementation=attn_implementation,
         )
         nn.Module.to(self.model, self.device)  # transformers' own `to` hides its signature
+        log.info("attention: vit %(vit)s; llm %(llm)s", self.model.attention_in_use)
         self.engine = Engine(self.model, self.processor, SettingsChooser(defaults))
 
     def _single_image_inference(

@@ -51,6 +51,11 @@ class Media:
     images: tuple[Image.Image, ...] = ()
     frames: tuple[Image.Image, ...] | None = None
 
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """Images or frames, whichever there are."""
+        return self.images if self.frames is None else self.frames
+
 
 def open_media(
     images: Sequence[ImageInput],

@@ -172,31 +172,3 @@ def split_thinking(text: str) -> tuple[str, str]:
     if closed:
         return thought, after.strip()
     return (thought, "") if opened else ("", text.strip())
-
-
-def check_room_for_answer(
-    *, thinking_budget: int | None, max_new_tokens: int, closing_tokens: int
-) -> None:
-    """Refuse a budget after which no answer could follow.
-
-    Args:
-        thinking_budget: Tokens for thinking, or None for no limit.
-        max_new_tokens: Tokens in all.
-        closing_tokens: Length of the forced closing sentence in this model's tokens.
-
-    Raises:
-        ValueError: With the numbers and the smallest max_new_tokens that works.
-    """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if thinking_budget is None:
-        return
-    if thinking_budget < 1:
-        raise ValueError(f"thinking_budget must be at least 1 token, got {thinking_budget}")
-    needed = thinking_budget + closing_tokens + 1
-    if max_new_tokens < needed:
-        raise ValueError(
-            f"thinking_budget ({thinking_budget} tokens) and the closing sentence "
-            f"({closing_tokens} tokens) leave no room for an answer within max_new_tokens "
-            f"({max_new_tokens} tokens); set max_new_tokens to at least {needed}"
-        )

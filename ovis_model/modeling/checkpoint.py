@@ -103,48 +103,79 @@ def save_checkpoint(
     state_dict: Mapping[str, Tensor] | None = None,
     max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
-    """Write weights, config, tokenizer and preprocessing in the official layout.
+    """Write a checkpoint that appears whole or not at all, and replaces an older one.
 
-    The folder appears whole or not at all; an older checkpoint in its place is replaced.
+    Arguments are those of `write_checkpoint`.
+
+    Raises:
+        CheckpointError: If a weight is not finite, or `path` holds something else.
+    """
+    with replacing(path) as partial:
+        write_checkpoint(
+            model,
+            processor,
+            partial,
+            base=base,
+            state_dict=state_dict,
+            max_shard_size=max_shard_size,
+        )
+
+
+def write_checkpoint(
+    model: Ovis2_5ForConditionalGeneration,
+    processor: SavesItself,
+    folder: Path,
+    *,
+    base: Path | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+) -> None:
+    """Write weights, config, tokenizer and preprocessing in the official layout.
 
     Args:
         model: The model.
         processor: Its processor.
-        path: Folder to write: absent, empty, or a checkpoint.
+        folder: Empty folder to write into; `replacing` gives one.
         base: The checkpoint this one came from; its extra files are kept, remote code included.
         state_dict: Gathered weights, where the model's own are partitioned (ZeRO-3).
         max_shard_size: Bytes per weights file, or text like "5GB".
 
     Raises:
-        CheckpointError: If a weight is not finite, or `path` holds something else.
+        CheckpointError: If a weight is not finite.
     """
     weights = dict(model.state_dict() if state_dict is None else state_dict)
     head = weights.pop(TIED_HEAD, None) if model.config.tie_word_embeddings else None
     if head is not None and not torch.equal(head, weights[EMBEDDINGS]):
-        raise CheckpointError(f"{path} was not written: {TIED_HEAD} {UNTIED}")
+        raise CheckpointError(f"no checkpoint was written: {TIED_HEAD} {UNTIED}")
     if bad := not_finite(weights.items()):
         raise CheckpointError(
-            f"{path} was not written: NaN or infinite values in {list_examples(bad)}. Train again "
-            "from a sound checkpoint, with a lower learning rate"
+            f"no checkpoint was written: NaN or infinite values in {list_examples(bad)}. Train "
+            "again from a sound checkpoint, with a lower learning rate"
         )
-    with _replacing(path) as partial:
-        write_weights(partial, weights, max_shard_size)
-        config = copy.deepcopy(model.config)
-        for part in (config, config.llm, config.vit):
-            part.dtype = weights[EMBEDDINGS].dtype
-        config.save_pretrained(str(partial))
-        processor.save_pretrained(partial)
-        settle_tokenizer_files(partial, base)
-        if base is not None:
-            carry_extra_files(base, partial)
-        generation: Any = model.llm.generation_config
-        if not (partial / GENERATION_CONFIG).is_file() and generation is not None:
-            generation.save_pretrained(str(partial))
+    write_weights(folder, weights, max_shard_size)
+    config = copy.deepcopy(model.config)
+    for part in (config, config.llm, config.vit):
+        part.dtype = weights[EMBEDDINGS].dtype
+    config.save_pretrained(str(folder))
+    processor.save_pretrained(folder)
+    settle_tokenizer_files(folder, base)
+    if base is not None:
+        carry_extra_files(base, folder)
+    generation: Any = model.llm.generation_config
+    if not (folder / GENERATION_CONFIG).is_file() and generation is not None:
+        generation.save_pretrained(str(folder))
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a folder to write into that takes the place of another when all went well."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a folder to write into that takes the place of another when all went well.
+
+    Args:
+        path: A checkpoint to replace, or an absent or empty folder.
+
+    Raises:
+        CheckpointError: If `path` holds something else.
+    """
     if path.is_dir() and any(path.iterdir()) and not (path / CONFIG).is_file():
         raise CheckpointError(
             f"{path} holds files that are no checkpoint, and would be deleted; give a new folder"

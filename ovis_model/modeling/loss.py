@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ovis_model.modeling.chunks import equal_chunks
 from ovis_model.modeling.compilation import not_compiled
+from ovis_model.tokens import IGNORE_ID
 
-IGNORE_INDEX = -100
 #: float32 logits of one chunk, in bytes.  Larger ones gain nothing on the device in question.
 CHUNK_BYTES = {"cpu": 112 << 20, "cuda": 512 << 20}
 MIN_CHUNK_ROWS = 32
@@ -145,15 +145,14 @@ def next_token_targets(labels: Tensor, first_positions: Tensor | None = None) ->
 
     Args:
         labels: int64 [batch, seq_len], -100 where nothing is learned.
-        first_positions: In a packed row the positions at which a sample begins: the sample
-            before does not predict them.
+        first_positions: In a packed row the positions at which its samples begin, the first
+            being 0: the sample before does not predict them.
 
     Returns:
         int64 [batch, seq_len]; the last position predicts nothing.
     """
-    targets = torch.full_like(labels, IGNORE_INDEX)
+    targets = torch.full_like(labels, IGNORE_ID)
     targets[:, :-1] = labels[:, 1:]
     if first_positions is not None:
-        begins = first_positions[first_positions > 0]
-        targets[:, begins - 1] = IGNORE_INDEX
+        targets[:, first_positions[1:] - 1] = IGNORE_ID
     return targets

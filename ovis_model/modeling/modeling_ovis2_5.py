@@ -33,7 +33,7 @@ from ovis_model.modeling.attention import (
 )
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.folder_files import find_token_ids
-from ovis_model.modeling.loss import IGNORE_INDEX, LanguageModelHead, next_token_targets
+from ovis_model.modeling.loss import LanguageModelHead, next_token_targets
 from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
@@ -41,6 +41,7 @@ from ovis_model.modeling.strict_loading import StrictLoading
 from ovis_model.modeling.thinking_budget import budget_arguments, check_budget
 from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
+    IGNORE_ID,
     IMAGE_BEGIN_ID,
     IMAGE_PLACEHOLDER_ID,
     INDICATOR_IDS,
@@ -317,7 +318,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
 
     def _loss(self, hidden: Tensor, targets: Tensor, num_items: int | Tensor | None) -> Tensor:
         """Mean cross entropy over learned positions; NaN if there is none, as in the reference."""
-        learned = targets != IGNORE_INDEX
+        learned = targets != IGNORE_ID
         total: Tensor = self.llm.lm_head(hidden[learned], targets[learned])
         if num_items is None:
             return total / learned.sum()

@@ -210,10 +210,11 @@ def check_budget(budget: int, max_new_tokens: int, token_ids: TokenIds) -> None:
     # DIVERGES(budget-without-room): the reference thinks first and fails afterwards.
     if budget < 1:
         raise ValueError(f"thinking_budget must be at least 1 token, got {budget}")
-    needed = budget + len(token_ids.closing_sentence) + 1
+    closing = len(token_ids.closing_sentence)
+    needed = budget + closing + 1
     if max_new_tokens < needed:
         raise ValueError(
-            f"thinking_budget {budget} plus the closing sentence of "
-            f"{len(token_ids.closing_sentence)} tokens and one token of answer need "
-            f"max_new_tokens >= {needed}, got {max_new_tokens}"
+            f"thinking_budget ({budget} tokens) and the closing sentence ({closing} tokens) leave "
+            f"no room for an answer within max_new_tokens ({max_new_tokens} tokens); set "
+            f"max_new_tokens to at least {needed}"
         )

@@ -28,7 +28,7 @@ from ovis_model.data.collator import (
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.errors import TrainingError
 from ovis_model.modeling.attention import describe_attention
-from ovis_model.modeling.checkpoint import load_model, save_checkpoint
+from ovis_model.modeling.checkpoint import load_model, replacing, write_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import write_text
@@ -295,21 +295,13 @@ def _save(  # noqa: PLR0913 - what to save, and where
     output: Path,
     lineage: dict[str, Any],
 ) -> None:
-    """Write the model folder beside its place and move it there when it is whole."""
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_checkpoint(
-        trainer.network,
-        processor,
-        partial,
-        base=Path(config.ovis_pretrained_path),
-        state_dict=weights,
-    )
-    _write_json(partial / "train_config.json", config.model_dump(mode="json"))
-    _write_json(partial / "lineage.json", lineage)
-    checkpoints.write_manifest(partial, steps=trainer.state.global_step)
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+    """Write the model folder; it appears whole, in the place of the one before."""
+    base = Path(config.ovis_pretrained_path)
+    with replacing(output) as folder:
+        write_checkpoint(trainer.network, processor, folder, base=base, state_dict=weights)
+        _write_json(folder / "train_config.json", config.model_dump(mode="json"))
+        _write_json(folder / "lineage.json", lineage)
+        checkpoints.write_manifest(folder, steps=trainer.state.global_step)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -221,7 +221,7 @@ def test_without_thinking_the_budget_is_without_effect(ovis):
 
 
 def test_streaming_refuses_wrong_arguments_before_the_first_piece(ovis, image):
-    with pytest.raises(ValueError, match="leaves no room"):
+    with pytest.raises(ValueError, match="leave no room"):
         ovis.single_image_inference_streaming(
             image, "?", enable_thinking=True, thinking_budget=9, max_new_tokens=9
         )

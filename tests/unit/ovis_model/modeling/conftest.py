@@ -5,6 +5,7 @@ import pytest
 
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.modeling.weight_files import SINGLE_FILE
+from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from tests.support.tiny_model import build_tiny_checkpoint
 
 REMOTE_CODE = ("configuration_ovis2_5.py", "modeling_ovis2_5.py")
@@ -14,6 +15,16 @@ REMOTE_CODE = ("configuration_ovis2_5.py", "modeling_ovis2_5.py")
 def checkpoint(tmp_path_factory):
     """A folder as we save it."""
     return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def model(checkpoint):
+    return load_model(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def processor(checkpoint):
+    return Ovis2_5Processor.from_pretrained(checkpoint)
 
 
 @pytest.fixture(scope="session")

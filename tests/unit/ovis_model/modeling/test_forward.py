@@ -10,23 +10,7 @@ from ovis_model.errors import ConfigError
 from ovis_model.modeling import modeling_ovis2_5, visual_tokenizer
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.modeling.modeling_siglip2_navit import normalize_patches
-from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
-from tests.support.tiny_model import build_tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def model(checkpoint):
-    return load_model(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def processor(checkpoint):
-    return Ovis2_5Processor.from_pretrained(checkpoint)
+from ovis_model.processing.processing_ovis2_5 import pad_batch
 
 
 @pytest.fixture(scope="module")

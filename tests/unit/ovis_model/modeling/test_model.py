@@ -1,28 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ovis_model.modeling.checkpoint import load_model
-from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
-from tests.support.tiny_model import build_tiny_checkpoint
+from ovis_model.modeling.thinking_budget import check_budget
+from ovis_model.processing.processing_ovis2_5 import pad_batch
 
 IMAGE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def model(checkpoint):
-    return load_model(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def processor(checkpoint):
-    return Ovis2_5Processor.from_pretrained(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +123,21 @@ def test_a_budget_and_sampling_repeat_with_the_same_seed(model, processor, promp
     assert any(tuple(row[5 : 5 + len(closing)].tolist()) == closing for row in outputs[0])
 
 
+@pytest.mark.parametrize(("max_new_tokens", "fits"), [(40, True), (39, False)])
+def test_budget_closing_sentence_and_one_token_of_answer_must_fit(processor, max_new_tokens, fits):
+    token_ids = replace(processor.token_ids, closing_sentence=tuple(range(24)))
+    if fits:
+        check_budget(15, max_new_tokens, token_ids)
+    else:
+        with pytest.raises(ValueError, match="set max_new_tokens to at least 40"):
+            check_budget(15, max_new_tokens, token_ids)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param({"thinking_budget": 0}, "at least 1 token", id="no budget at all"),
-        pytest.param({"thinking_budget": 59}, "one token of answer", id="no room for an answer"),
+        pytest.param({"thinking_budget": 59}, "leave no room for an answer", id="no answer"),
     ],
 )
 def test_a_budget_that_cannot_work_is_refused_before_decoding(
