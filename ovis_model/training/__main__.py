@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ def main(arguments: list[str]) -> int:
         return 2
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s")
+    # torch tells DeepSpeed of new names for its collectives, once per process and step's part.
+    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
+        warnings.filterwarnings("ignore", message=f".*{name}.*", category=FutureWarning)
     try:
         values = read_json_object(Path(files[0]))
         if "config" in values:

@@ -109,6 +109,7 @@ def test_two_processes_learn_the_same_as_one_though_only_the_first_sees_pictures
     process = start(job, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
+    assert "Warning" not in output
     report = json.loads((world.root / "train.json").read_text())
     assert (report["steps"], report["world_size"], report["effective_batch_size"]) == (2, 2, 2)
 
