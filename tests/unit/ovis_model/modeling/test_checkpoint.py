@@ -162,7 +162,7 @@ def test_a_save_that_fails_leaves_the_older_checkpoint(checkpoint, model, tmp_pa
 def test_weights_that_are_no_numbers_are_not_saved(model, processor, tmp_path):
     with torch.no_grad():
         model.vte.weight[3, 1] = float("inf")
-    with pytest.raises(CheckpointError, match=r"no checkpoint was written: NaN or infinite .* vte\.weight\."):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*: NaN or inf.* vte\.weight\."):
         save_checkpoint(model, processor, tmp_path / "saved")
     assert not names(tmp_path)
 
@@ -195,7 +195,7 @@ def test_gathered_copies_of_tied_embeddings_are_stored_once(tied, tmp_path):
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tied / name).read_bytes()
     gathered["llm.lm_head.weight"][0, 0] += 1
-    with pytest.raises(CheckpointError, match=r"no checkpoint was written: llm\.lm_head\.weight differs from"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*: llm\.lm_head\.weight differs"):
         save_checkpoint(model, tokenizer, tmp_path / "third", state_dict=gathered)
 
 
