@@ -136,22 +136,88 @@ class ThinkingConfig(StepConfig):
         return self.thinking_budget if bounded else None
 
 
+class MediaLimits(StepConfig):
+    """What a file may cost before it is refused: nobody knows who made it."""
+
+    max_image_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_video_bytes: int = Field(default=4 * 2**30, gt=0)
+    max_pixels: int = Field(
+        default=64_000_000, gt=0, description="per picture; 192 MB in RGB, twice a phone's largest"
+    )
+    min_side: int = Field(default=2, gt=0, description="px")
+    max_video_seconds: float = Field(default=4 * 3600.0, gt=0)
+    decode_seconds: float = Field(default=60.0, gt=0, description="wall time per file")
+    decode_memory_gb: float = Field(
+        default=4.0, gt=0, description="address space of a decoding process"
+    )
+
+
+class SourceConfig(StepConfig):
+    """One of several sets of annotations that are trained on together."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    annotations: str = Field(description="file below raw_data")
+    format: str = Field(default="auto", description="see ovis_model/data/formats")
+    media: str = Field(default="", description="folder below raw_data that its paths start from")
+    weight: float = Field(
+        default=1.0, gt=0, description="copies of each sample per epoch; below 1, a share of them"
+    )
+    max_samples: int | None = Field(default=None, gt=0, description="a cap, before the weight")
+
+
+OverLength = Literal["error", "drop", "shrink_pixels", "fewer_frames", "truncate_text"]
+
+
 class ValidateConfig(StepConfig):
     """Step 1: which raw data, and how much bad data stops the run."""
 
     raw_data: str = Field(description="folder with the annotations and all media")
     annotations: str = Field(default="annotations.json", description="file below raw_data")
+    format: str = Field(default="auto", description="see ovis_model/data/formats")
+    data_name: str | None = Field(
+        default=None, description="names of a datainfo file, joined by '|'; all by default"
+    )
+    coordinates: str = Field(
+        default="ovis",
+        description="how boxes are written: ovis, absolute, normalised, permille; or their xywh",
+    )
+    sources: tuple[SourceConfig, ...] = Field(
+        default=(), description="several sets of annotations; `annotations` is then not read"
+    )
+    mix_seed: int = 0
     holdout_fraction: float = Field(default=0.05, ge=0, lt=1)
     split_seed: int = 0
     max_bad_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="share of samples that may be quarantined"
+    )
+    severity: dict[str, Literal["stop", "quarantine", "warn"]] = Field(
+        default_factory=dict, description="reason code to weight; see ovis_model/data/reasons.py"
+    )
+    over_length: OverLength = Field(
+        default="error", description="what becomes of a sample that is too long"
+    )
+    media_check: Literal["decode", "header"] = Field(
+        default="decode", description="header: faster; damage further in is found by extract"
+    )
+    limits: MediaLimits = Field(default_factory=MediaLimits)
+    workers: int = Field(default=2, gt=0, description="decoding processes")
+    dask_scheduler: str | None = Field(
+        default=None, description="address of a Dask scheduler whose workers decode instead"
     )
 
 
 class ExtractConfig(FrameSampling):
     """Step 2: frames out of videos, images content-addressed."""
 
-    workers: int = Field(default=2, gt=0, description="processes")
+    workers: int = Field(default=2, gt=0, description="decoding processes")
+    dask_scheduler: str | None = Field(
+        default=None, description="address of a Dask scheduler whose workers decode instead"
+    )
+    video_reader: Literal["pyav", "moviepy"] = "pyav"
+    max_bad_fraction: float = Field(
+        default=0.0, ge=0, lt=1, description="share of samples whose files may fail to decode"
+    )
+    shards: bool = Field(default=False, description="pack pictures into tar files for DVC")
 
 
 class TrainConfig(PixelLimits):

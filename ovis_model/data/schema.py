@@ -12,9 +12,16 @@ documentation names: raw_data before extraction, data/extracted after it.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ovis_model.errors import DataError, list_examples
 
@@ -34,6 +41,19 @@ class Turn(BaseModel):
     value: str
 
 
+class Fit(BaseModel):
+    """What makes a sample fit that would be too long: limits of its own, below the model's.
+
+    Validation writes it where `validate.over_length` asks for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_pixels: Annotated[int, Field(gt=0, description="of each image or frame")] | None = None
+    max_frames: Annotated[int, Field(gt=0)] | None = None
+    max_tokens: Annotated[int, Field(gt=0, description="what follows is cut")] | None = None
+
+
 class Sample(BaseModel):
     """One conversation with the images it shows, or the one video, or neither."""
 
@@ -42,7 +62,14 @@ class Sample(BaseModel):
     id: Annotated[str, Field(min_length=1)]
     image: tuple[MediaPath, ...] = ()
     video: MediaPath | tuple[MediaPath, ...] | None = None
+    video_start: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="seconds; the part of a video file that is shown begins here"
+    )
+    video_end: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="seconds; and ends before this"
+    )
     conversations: tuple[Turn, ...]
+    fit: Fit | None = None
     source: str | None = Field(default=None, description="where it came from; carried along")
 
     @field_validator("id", mode="before")
@@ -70,6 +97,17 @@ class Sample(BaseModel):
             raise ValueError("a conversation needs at least one turn")
         return value
 
+    @model_validator(mode="after")
+    def _part_of_a_video_file(self) -> Self:
+        start, end = self.video_start, self.video_end
+        if (start is not None or end is not None) and not isinstance(self.video, str):
+            raise ValueError(
+                "video_start and video_end need a video in one file: frames have no times"
+            )
+        if end is not None and end <= (start or 0.0):
+            raise ValueError(f"video_end ({end} s) must come after video_start ({start or 0} s)")
+        return self
+
     @property
     def frames(self) -> tuple[str, ...]:
         """The video's frame files; empty without a video and for a video in one file."""
@@ -94,9 +132,14 @@ class Sample(BaseModel):
             line["image"] = list(self.image)
         if self.video is not None:
             line["video"] = list(self.video) if isinstance(self.video, tuple) else self.video
+        for key in ("video_start", "video_end"):
+            if (seconds := getattr(self, key)) is not None:
+                line[key] = seconds
         line["conversations"] = [{"from": t.role, "value": t.value} for t in self.conversations]
         if self.source is not None:
             line["source"] = self.source
+        if self.fit is not None:
+            line["fit"] = self.fit.model_dump(exclude_none=True)
         return json.dumps(line, ensure_ascii=False)
 
 
