@@ -3,6 +3,7 @@
     OvisError
     ├── ConfigError             a value in params.yaml or train_config.json cannot be used
     ├── DataError               a sample, an image or a video cannot be used
+    │   ├── MediaError          one file cannot be used, for a reason with a code
     │   └── PlaceholderError    text and media of one sample disagree
     ├── CheckpointError         a model directory is missing something or does not fit
     ├── TrainingError           training ran but its result must not be used
@@ -27,6 +28,18 @@ class ConfigError(OvisError):
 
 class DataError(OvisError):
     """A sample, an image or a video cannot be used."""
+
+
+class MediaError(DataError):
+    """An image or video file cannot be used.
+
+    Attributes:
+        code: The reason, one of `ovis_model.data.reasons.MEDIA_PROBLEMS`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class CheckpointError(OvisError):
