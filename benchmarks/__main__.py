@@ -3,6 +3,8 @@
     python -m benchmarks model                       all cases
     python -m benchmarks model --only P1,C1          some goals
     python -m benchmarks model --smoke               small sizes, one round: does it work?
+    python -m benchmarks data --only D2 --no-scale   the suite's table alone
+    python -m benchmarks data --only scale,extract   whole validations by size, and extraction
 
 Exit code 1 if a variant gave a wrong result; a goal that was missed is said in the table and
 changes the exit code only with --strict.
@@ -15,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,7 +25,12 @@ from benchmarks.machine import Machine
 from benchmarks.report import json_lines, table
 from benchmarks.suite import Case, Row, Settings, run_case
 
-SUITES = ("model",)
+if TYPE_CHECKING:
+    from benchmarks.data.scale_report import Goal
+
+SUITES = ("data", "model")
+#: What `--only` calls the measurements that follow the cases of a suite.
+FOLLOW_UPS = {"data": ("scale", "extract"), "model": ()}
 SMOKE = Settings(rounds=1, min_seconds=0.0, small=True)
 
 
@@ -43,23 +51,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in cases:
         print(f"{case.goal} {case.workload} ...", file=sys.stderr, flush=True)
         rows += run_case(case, settings)
-        if options.json is not None:  # now, lest an interrupted run leave nothing
-            options.json.write_text(json_lines(rows, machine), encoding="utf-8")
-    print(table(rows))
-    return exit_code(rows, strict=options.strict)
+        # Now, lest an interrupted run leave nothing.
+        _write(options.json, json_lines(rows, machine))
+    if rows:
+        print(table(rows))
+    goals = _follow_up(options, rows, machine) if FOLLOW_UPS[options.suite] else []
+    return exit_code(rows, goals, strict=options.strict)
 
 
-def exit_code(rows: Sequence[Row], *, strict: bool) -> int:
-    """Return 1 if a result was wrong or, when strict, a target was missed; name what was wrong."""
+def _follow_up(
+    options: argparse.Namespace, rows: Sequence[Row], machine: Machine
+) -> Sequence["Goal"]:
+    """Measure by size, print what came of it, and return the goals that are no ratios."""
+    # Imported here: Great Expectations takes seconds, which the cases need not wait for.
+    from benchmarks.data import scale_report  # noqa: PLC0415
+
+    found: list[scale_report.Found] = []
+    steps = scale_report.steps(_follow_ups(options), options.rows, small=options.smoke)
+    for name, measure in steps.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        found.append(measure())
+        _write(
+            options.json, json_lines(rows, machine), scale_report.json_lines(found, [], machine)
+        )
+    goals = scale_report.goals_of(rows, found, small=options.smoke)
+    more = scale_report.json_lines(found, goals, machine)
+    _write(options.json, json_lines(rows, machine), more)
+    if found or goals:
+        print("\n" * bool(rows) + scale_report.text(found, goals))
+    return goals
+
+
+def _write(path: Path | None, *texts: str) -> None:
+    if path is not None:
+        path.write_text("".join(texts), encoding="utf-8")
+
+
+def _follow_ups(options: argparse.Namespace) -> Sequence[str]:
+    names = FOLLOW_UPS[options.suite]
+    if options.no_scale:
+        return ()
+    return [name for name in names if not options.only or name in options.only.split(",")]
+
+
+def exit_code(rows: Sequence[Row], goals: Sequence["Goal"] = (), *, strict: bool) -> int:
+    """Return 1 if a result was wrong or, when strict, a goal was missed; name what was wrong."""
     wrong = [row for row in rows if not row.agreement.equal]
     for row in wrong:
         print(f"{row.goal} {row.workload}: {row.variant} is WRONG ({row.agreement.how})")
-    missed = [row for row in rows if row.verdict.startswith("MISS")]
+    verdicts = [*(row.verdict for row in rows), *(goal.verdict for goal in goals)]
+    missed = [verdict for verdict in verdicts if verdict.startswith("MISS")]
     return int(bool(wrong) or (strict and bool(missed)))
 
 
 def _select(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
     goals = {case.goal for case in cases}
+    goals |= set(FOLLOW_UPS[options.suite])
     wanted = set(options.only.split(",")) if options.only else goals
     if unknown := sorted(wanted - goals):
         raise SystemExit(
@@ -76,8 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=Settings.rounds, help="5 by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write one line per row")
     parser.add_argument("--smoke", action="store_true", help="small sizes, one round")
+    parser.add_argument("--no-scale", action="store_true", help="of data: the cases alone")
+    parser.add_argument(
+        "--rows", type=_sizes, metavar="10000,...", help="of data: sizes to validate"
+    )
     parser.add_argument("--strict", action="store_true", help="a missed goal is an error too")
     return parser
+
+
+def _sizes(text: str) -> list[int]:
+    return sorted({int(part) for part in text.split(",")})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ from pathlib import Path
 
 VALIDATED = Path("data/validated")
 EXTRACTED = Path("data/extracted")
+#: What inspections of media found, for the next run: it outlives the DVC outs likewise.
+MEDIA_MEMORY = Path("data/.inspected.jsonl")
+#: What was decoded once: outside every DVC out, because DVC deletes outs before a run.
+PICTURE_STORE = Path("data/.pictures")
 MODEL = Path("models/finetuned")
 #: Checkpoints for resuming: outside every DVC out, because DVC deletes outs before a run.
 RESUME = Path("models/.resume")
@@ -12,8 +16,11 @@ KEPT_MODELS = Path("models/.registered")
 
 REPORTS = Path("reports")
 VALIDATE_REPORT = REPORTS / "validate.json"
+VALIDATE_LEDGER = REPORTS / "validate_ledger.jsonl"
 DATA_DOCS = REPORTS / "data_docs"
+DATA_CARD = REPORTS / "data_card.html"
 EXTRACT_REPORT = REPORTS / "extract.json"
+EXTRACT_LEDGER = REPORTS / "extract_ledger.jsonl"
 TRAIN_REPORT = REPORTS / "train.json"
 TRAIN_LOSS = REPORTS / "train_loss.csv"
 EVALUATE_REPORT = REPORTS / "evaluate.json"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _infer, environment
+from tasks import _data, _infer, environment
 from tasks._launch import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
             show_ui(options.port)
         elif options.command == "infer":
             _infer.infer(options)
+        elif options.command == "data":
+            _data.data(options)
         else:
             sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
     except ConfigError as error:
@@ -40,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
     _infer.add_parser(commands)
+    _data.add_parser(commands)
     return parser
 
 

@@ -7,7 +7,13 @@ from prefect.logging import get_run_logger
 
 from ovis_model.data.report import ExtractionReport
 from tasks._dvc import reproduce
-from tasks.artifacts import EXTRACT_REPORT, EXTRACTED, VALIDATED
+from tasks.artifacts import (
+    EXTRACT_LEDGER,
+    EXTRACT_REPORT,
+    EXTRACTED,
+    PICTURE_STORE,
+    VALIDATED,
+)
 from tasks.params import Params
 
 
@@ -21,6 +27,8 @@ def run(params: Params) -> None:
         validated=VALIDATED,
         raw_data=Path(params.validation.raw_data),
         output=EXTRACTED,
+        store=PICTURE_STORE,
+        ledger=EXTRACT_LEDGER,
     )
     report.write(EXTRACT_REPORT)
 

@@ -5,9 +5,17 @@ from pathlib import Path
 from prefect import task
 from prefect.logging import get_run_logger
 
+from ovis_model.config import FrameSampling
 from ovis_model.data.report import ValidationReport
 from tasks._dvc import reproduce
-from tasks.artifacts import DATA_DOCS, VALIDATE_REPORT, VALIDATED
+from tasks.artifacts import (
+    DATA_CARD,
+    DATA_DOCS,
+    MEDIA_MEMORY,
+    VALIDATE_LEDGER,
+    VALIDATE_REPORT,
+    VALIDATED,
+)
 from tasks.params import Params
 
 
@@ -15,14 +23,36 @@ def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks validate`."""
     # Imported here: Great Expectations takes seconds, which a flow need not wait for.
     from ovis_model.data import validation  # noqa: PLC0415
+    from ovis_model.data.lengths import LengthRules  # noqa: PLC0415
 
-    config = params.validation
+    config, train = params.validation, params.train
+    sampling = FrameSampling(
+        min_frames=params.extract.min_frames, max_frames=params.extract.max_frames
+    )
     validation.validate(
         config,
         raw_data=Path(config.raw_data),
-        output=VALIDATED,
-        report=VALIDATE_REPORT,
-        data_docs=DATA_DOCS,
+        results=validation.Results(
+            output=VALIDATED,
+            report=VALIDATE_REPORT,
+            ledger=VALIDATE_LEDGER,
+            data_docs=DATA_DOCS,
+            card=DATA_CARD,
+        ),
+        context=validation.Context(
+            sampling=sampling,
+            lengths=LengthRules(
+                base_model=Path(train.ovis_pretrained_path),
+                pixel_limits=train.pixel_limits,
+                frame_sampling=sampling,
+                multimodal_max_length=train.multimodal_max_length,
+                text_max_length=train.text_max_length,
+                thinking_budget=params.evaluate.thinking_budget,
+                policy=config.over_length,
+            ),
+            exam=Path(params.evaluate.benchmarks),
+            memory=MEDIA_MEMORY,
+        ),
     )
 
 

@@ -8,14 +8,18 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ovis_model.data.images import load_rgb, read_size
-from ovis_model.data.schema import Sample
+from ovis_model.config import FrameSampling
+from ovis_model.data.frames import read_frames
+from ovis_model.data.images import load_rgb
+from ovis_model.data.media_files import MediaFiles
+from ovis_model.data.schema import Fit, Sample
 from ovis_model.errors import DataError, list_examples
 from ovis_model.processing.processing_ovis2_5 import (
     EncodedSample,
     Ovis2_5Processor,
     naming_sample,
 )
+from ovis_model.processing.truncation import truncate
 from ovis_model.tokens import IGNORE_ID
 
 
@@ -47,9 +51,12 @@ class ConversationDataset(Dataset[Example]):
 
     Args:
         samples: In file order; what order they are trained in is the sampler's business.
-        media_root: Folder the samples' paths are relative to.
+        media_root: Folder the samples' paths are relative to; pictures may be packed in shards.
         processor: Of the model to be trained, with its pixel limits set.
         cache: Keep every example in memory after its first use: for data that fits.
+
+    Raises:
+        DataError: If the pictures are packed and their index cannot be believed.
     """
 
     def __init__(
@@ -61,7 +68,7 @@ class ConversationDataset(Dataset[Example]):
         cache: bool = False,
     ) -> None:
         self.samples = samples
-        self.media_root = media_root
+        self.media = MediaFiles(media_root)
         self.processor = processor
         self._cached: dict[int, Example] | None = {} if cache else None
 
@@ -81,29 +88,40 @@ class ConversationDataset(Dataset[Example]):
         return self._cached[index]
 
     def _encode(self, sample: Sample) -> Example:
+        fit = sample.fit or Fit()
         with naming_sample(sample.id):
-            images = [load_rgb(self.media_root / name) for name in sample.image]
+            images = [self._load(name) for name in sample.image]
             frames = self._read_video(sample)
-        return Example(
-            sample.id, self.processor.encode_sample(sample, images=images, frames=frames)
+        encoded = self.processor.encode_sample(
+            sample, images=images, frames=frames, max_pixels=fit.max_pixels
         )
+        if fit.max_tokens is not None:
+            encoded = truncate(encoded, fit.max_tokens)
+        return Example(sample.id, encoded)
+
+    def _load(self, name: str) -> Image.Image:
+        return load_rgb(self.media.read(name), name=name)
 
     def _read_video(self, sample: Sample) -> list[Image.Image] | None:
         if sample.video is None:
             return None
         if isinstance(sample.video, str):
-            # Imported here: after extraction no sample has a video file, and moviepy is slow
-            # to import.
-            from ovis_model.data.frames import read_frames  # noqa: PLC0415
+            return self._decode_video(sample, self.media.path_of(sample.video))
+        return [self._load(name) for name in sample.frames]
 
-            return read_frames(self.media_root / sample.video, self.processor.frame_sampling)
-        return [load_rgb(self.media_root / name) for name in sample.frames]
+    def _decode_video(self, sample: Sample, path: Path) -> list[Image.Image]:
+        sampling = self.processor.frame_sampling
+        if sample.fit is not None and sample.fit.max_frames is not None:
+            most = min(sampling.max_frames, sample.fit.max_frames)
+            sampling = FrameSampling(min_frames=min(sampling.min_frames, most), max_frames=most)
+        return read_frames(path, sampling, start=sample.video_start, end=sample.video_end)
 
     def extents(self) -> list[Extent]:
         """Measure every sample, without decoding its pictures: their headers tell the size.
 
-        A sample with a video file is encoded, and so is every sample with `cache`, which is what
-        fills it.  Draws a progress bar on stderr if it takes longer than a glance.
+        A sample with a video file is encoded, as is one that is cut, and every sample with
+        `cache`, which is what fills it.  Draws a progress bar on stderr if it takes longer than
+        a glance.
 
         Raises:
             DataError: Naming the sample, if a file has no readable header or text and media
@@ -116,12 +134,18 @@ class ConversationDataset(Dataset[Example]):
         sample = self.samples[index]
         if self._cached is not None or isinstance(sample.video, str):
             return _extent_of(self[index].encoded)
+        fit = sample.fit or Fit()
         with naming_sample(sample.id):
-            image_sizes = [read_size(self.media_root / name) for name in sample.image]
-            frame_sizes = [read_size(self.media_root / name) for name in sample.frames]
+            image_sizes = [self.media.read_size(name) for name in sample.image]
+            frame_sizes = [self.media.read_size(name) for name in sample.frames]
         size = self.processor.measure_sample(
-            sample, image_sizes=image_sizes, frame_sizes=frame_sizes or None
+            sample,
+            image_sizes=image_sizes,
+            frame_sizes=frame_sizes or None,
+            max_pixels=fit.max_pixels,
         )
+        if fit.max_tokens is not None and size.num_tokens > fit.max_tokens:
+            return _extent_of(self[index].encoded)
         return Extent(
             num_tokens=size.num_tokens,
             num_supervised=size.num_supervised_tokens,

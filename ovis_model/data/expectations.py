@@ -1,4 +1,4 @@
-"""What must hold for every sample, as a Great Expectations suite over the facts table.
+"""What must hold for every sample, turn and medium, as Great Expectations suites over the facts.
 
 The one place that imports Great Expectations, which takes seconds: import this module where
 it is used, not at the top of a program.
@@ -8,7 +8,7 @@ it is used, not at the top of a program.
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,28 @@ import great_expectations.expectations as gxe
 from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from ovis_model.data.data_docs import as_text, make_offline, values_as_text
+from ovis_model.data.facts import TABLES, Table
+from ovis_model.data.reasons import MEDIA_PROBLEMS, REASONS, Severity
+
 # This part of it sets a level of its own.
 logging.getLogger(ProgressBarsConfig.__module__).setLevel(logging.WARNING)
 
-SUITE = "samples"
+SITE = "expectations"
 #: A conversation: perhaps a system prompt, then questions, each with one answer.
 ROLE_ORDER = r"^(?:system )?human (?:gpt|ignored_gpt)(?: human (?:gpt|ignored_gpt))*$"
-#: Beyond it, resizing to the model's limits would distort the picture.
-MAX_ASPECT_RATIO = 200
+#: Frame files that one video may list.
+MAX_LISTED_FRAMES = 10_000
 #: Values of bad rows that a page of the Data Docs shows.
 _SHOWN_VALUES = 20
+
+
+#: What Great Expectations calls our weights.
+_SEVERITIES: Mapping[Severity, str] = {
+    "stop": "critical",
+    "quarantine": "warning",
+    "warn": "info",
+}
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,14 @@ class Rule:
     """One expectation and the reason code that a sample breaking it is given.
 
     Attributes:
-        code: The reason, as reports spell it.
+        code: The reason, one of `ovis_model.data.reasons.REASONS`.
+        table: Whose rows it judges.
         columns: Columns that show what is wrong with a row.
         expectation: Has a description for people.
     """
 
     code: str
+    table: Table
     columns: tuple[str, ...]
     expectation: Any
 
@@ -56,35 +70,51 @@ class Outcome:
     """What became of one rule.
 
     Attributes:
-        rows: Row numbers of all records that break it, ascending.
+        rows: Row numbers of its table that break it, ascending.
     """
 
     rule: Rule
     rows: tuple[int, ...]
 
-    @property
-    def description(self) -> str:
-        """What was expected, in a sentence."""
-        return str(self.rule.expectation.description)
+
+def build_rules(*, with_lengths: bool = True, with_benchmarks: bool = True) -> tuple[Rule, ...]:
+    """List every rule, in the order reports show them.
+
+    Args:
+        with_lengths: Whether tokens were counted, which takes a base model.
+        with_benchmarks: Whether there are benchmarks that training data could leak into.
+    """
+    return (
+        *_rules_of_form(),
+        *_rules_of_turns(),
+        *(_rules_of_length() if with_lengths else ()),
+        *_rules_of_files(),
+        *_rules_of_videos(),
+        *(_rules_of_leaks() if with_benchmarks else ()),
+    )
 
 
-def _null(code: str, column: str, description: str) -> Rule:
-    expectation = gxe.ExpectColumnValuesToBeNull(column=column, description=description)
-    return Rule(code, (column,), expectation)
+def _described(code: str) -> dict[str, Any]:
+    return {"description": as_text(REASONS[code].expected), "meta": {"code": code}}
+
+
+def _null(code: str, table: Table, column: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToBeNull(column=column, **_described(code))
+    return Rule(code, table, (column,), expectation)
 
 
 def _between(
     code: str,
+    table: Table,
     column: str,
-    description: str,
     *,
     min_value: float | None = None,
     max_value: float | None = None,
 ) -> Rule:
     expectation = gxe.ExpectColumnValuesToBeBetween(
-        column=column, min_value=min_value, max_value=max_value, description=description
+        column=column, min_value=min_value, max_value=max_value, **_described(code)
     )
-    return Rule(code, (column,), expectation)
+    return Rule(code, table, (column,), expectation)
 
 
 def _as_many(code: str, kind: str) -> Rule:
@@ -93,104 +123,119 @@ def _as_many(code: str, kind: str) -> Rule:
         column_A=columns[0],
         column_B=columns[1],
         ignore_row_if="either_value_is_missing",
-        description=f"The questions hold one <{kind}> for every {kind} of the sample.",
+        **_described(code),
     )
-    return Rule(code, columns, expectation)
+    return Rule(code, "samples", columns, expectation)
 
 
-def build_rules() -> tuple[Rule, ...]:
-    """List every rule, in the order reports show them."""
-    return (*_rules_of_form(), *_rules_of_text(), *_rules_of_media())
+def _no_problem(code: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToNotBeInSet(
+        column="problem", value_set=[code], **_described(code)
+    )
+    return Rule(code, "media", ("detail",), expectation)
+
+
+def _not_noted(code: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToBeInSet(
+        column=code, value_set=[False], **_described(code)
+    )
+    return Rule(code, "media", ("path",), expectation)
 
 
 def _rules_of_form() -> tuple[Rule, ...]:
     return (
-        _null("schema", "schema_error", "Every record has the form of a sample."),
-        Rule(
-            "duplicate_id",
-            ("place",),
-            gxe.ExpectColumnValuesToBeUnique(
-                column="id", description="No two samples have the same id."
-            ),
-        ),
+        _null("not_json", "samples", "not_json"),
+        _null("schema", "samples", "schema_error"),
+        _null("unsafe_id", "samples", "unsafe_id"),
+        _null("generated_id", "samples", "generated_id"),
+        _null("duplicate_id", "samples", "duplicate_id"),
+        _null("duplicate_content", "samples", "duplicate_content"),
         Rule(
             "role_order",
+            "samples",
             ("roles",),
             gxe.ExpectColumnValuesToMatchRegex(
-                column="roles",
-                regex=ROLE_ORDER,
-                description="Perhaps a system turn, then human and gpt turns, alternating.",
+                column="roles", regex=ROLE_ORDER, **_described("role_order")
             ),
         ),
-        _between("no_answer", "num_answers", "There is a gpt turn to learn from.", min_value=1),
-    )
-
-
-def _rules_of_text() -> tuple[Rule, ...]:
-    return (
-        _between(
-            "empty_text",
-            "shortest_turn_chars",
-            "No turn is empty; a thought is no answer.",
-            min_value=1,
-        ),
-        _between(
-            "stray_placeholder",
-            "num_stray_placeholders",
-            "Only human turns hold <image> and <video>.",
-            max_value=0,
-        ),
-        _null(
-            "think_tags",
-            "think_problem",
-            "A gpt turn thinks once, at its beginning, and closes its thought; nobody else does.",
-        ),
-        _null("control_token", "control_token", "No text holds a token that steers the model."),
-        _null(
-            "grounding",
-            "grounding_problem",
-            "Boxes and points are fractions in [0, 1): <box>(x1,y1),(x2,y2)</box>.",
-        ),
-    )
-
-
-def _rules_of_media() -> tuple[Rule, ...]:
-    return (
+        _between("no_answer", "samples", "num_answers", min_value=1),
         Rule(
             "mixed_media",
+            "samples",
             ("media_kinds",),
             gxe.ExpectColumnValuesToBeInSet(
                 column="media_kinds",
                 value_set=["none", "images", "video"],
-                description="A sample has images or a video, not both.",
+                **_described("mixed_media"),
             ),
         ),
         _as_many("image_placeholders", "image"),
         _as_many("video_placeholders", "video"),
-        _null("unsafe_path", "unsafe_path", "Every path stays below the data folder."),
-        _null("missing_media", "missing_media", "Every image and video is there."),
-        _null("unreadable_media", "unreadable_media", "Every image and video can be read."),
-        _between(
-            "extreme_shape",
-            "aspect_ratio",
-            f"No picture is more than {MAX_ASPECT_RATIO} times as long as wide.",
-            max_value=MAX_ASPECT_RATIO,
-        ),
-        _between(
-            "frame_sizes",
-            "num_frame_sizes",
-            "All frames of a video have one size.",
-            max_value=1,
-        ),
+        _between("too_many_frames", "samples", "num_listed_frames", max_value=MAX_LISTED_FRAMES),
+        _between("frame_sizes", "samples", "num_frame_sizes", max_value=1),
     )
 
 
-def check(table: pd.DataFrame, data_docs: Path) -> list[Outcome]:
-    """Run the suite over the facts table and write its Data Docs.
+def _rules_of_turns() -> tuple[Rule, ...]:
+    return (
+        _between("empty_text", "turns", "num_chars", min_value=1),
+        _between("stray_placeholder", "turns", "num_stray_placeholders", max_value=0),
+        _null("think_tags", "turns", "think_problem"),
+        _null("control_token", "turns", "control_token"),
+        _null("control_characters", "turns", "control_character"),
+        _null("invisible_characters", "turns", "invisible_character"),
+        _null("huge_word", "turns", "huge_word"),
+        _null("grounding", "turns", "grounding_problem"),
+    )
+
+
+def _rules_of_length() -> tuple[Rule, ...]:
+    return (
+        _null("over_length", "samples", "over_length"),
+        _between("no_supervised_tokens", "samples", "num_supervised_tokens", min_value=1),
+        _null("long_thought", "samples", "long_thought"),
+    )
+
+
+def _rules_of_files() -> tuple[Rule, ...]:
+    return (
+        *map(_no_problem, MEDIA_PROBLEMS),
+        _not_noted("wrong_extension"),
+        _not_noted("blank"),
+        _null("near_duplicate", "media", "near_duplicate"),
+    )
+
+
+def _rules_of_videos() -> tuple[Rule, ...]:
+    return (
+        _null("empty_range", "samples", "empty_range"),
+        _null("few_frames", "samples", "few_frames"),
+        _not_noted("variable_rate"),
+    )
+
+
+def _rules_of_leaks() -> tuple[Rule, ...]:
+    return (
+        _null("leaked_image", "media", "leaked_image"),
+        _null("leaked_near_duplicate", "media", "leaked_near_duplicate"),
+        _null("leaked_question", "samples", "leaked_question"),
+    )
+
+
+def check(
+    tables: Mapping[Table, pd.DataFrame],
+    rules: Sequence[Rule],
+    data_docs: Path,
+    *,
+    severities: Mapping[str, Severity],
+) -> list[Outcome]:
+    """Run one suite per table and write their Data Docs.
 
     Args:
-        table: Columns of `ovis_model.data.facts.COLUMNS`; `row` numbers the rows.
+        tables: The facts.
+        rules: What must hold.
         data_docs: Folder of the HTML site, replaced whole; open its index.html.
+        severities: The weight of each reason code, which the site shows.
 
     Returns:
         One outcome per rule, with all offending rows, however many there are.
@@ -198,48 +243,54 @@ def check(table: pd.DataFrame, data_docs: Path) -> list[Outcome]:
     Raises:
         RuntimeError: If Great Expectations could not evaluate a rule: a bug, no bad data.
     """
-    rules = build_rules()
     partial = data_docs.with_name(data_docs.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    results = _run_checkpoint(table, rules, partial.absolute())
+    for rule in rules:
+        rule.expectation.severity = _SEVERITIES[severities[rule.code]]
+    results = _run_checkpoint(tables, rules, partial.absolute())
+    make_offline(partial)
     shutil.rmtree(data_docs, ignore_errors=True)
     partial.rename(data_docs)
     return [Outcome(rule, _bad_rows(rule, results[rule.code])) for rule in rules]
 
 
-def _run_checkpoint(table: pd.DataFrame, rules: tuple[Rule, ...], site: Path) -> dict[str, Any]:
+def _run_checkpoint(
+    tables: Mapping[Table, pd.DataFrame], rules: Sequence[Rule], site: Path
+) -> dict[str, Any]:
     """Return Great Expectations' result of every rule, by reason code."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for name in context.get_site_names():
         context.delete_data_docs_site(name)
-    context.add_data_docs_site(SUITE, _site_config(site))
-    suite = context.suites.add(gx.ExpectationSuite(name=SUITE))
-    for rule in rules:
-        rule.expectation.meta = {"code": rule.code}
-        suite.add_expectation(rule.expectation)
-    batch = (
-        context.data_sources.add_pandas(name="annotations")
-        .add_dataframe_asset(name="facts")
-        .add_batch_definition_whole_dataframe(name="all")
-    )
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name=SUITE, data=batch, suite=suite)
-    )
-    checkpoint = context.checkpoints.add(
-        gx.Checkpoint(
-            name=SUITE,
-            validation_definitions=[definition],
-            actions=[UpdateDataDocsAction(name="data_docs", site_names=[SUITE])],
-            result_format={
-                "result_format": "COMPLETE",
-                "unexpected_index_column_names": ["row", "id"],
-                "partial_unexpected_count": _SHOWN_VALUES,
-            },
+    context.add_data_docs_site(SITE, _site_config(site))
+    source = context.data_sources.add_pandas(name="annotations")
+    found: dict[str, Any] = {}
+    for name in TABLES:
+        suite = context.suites.add(gx.ExpectationSuite(name=name))
+        for rule in rules:
+            if rule.table == name:
+                suite.add_expectation(rule.expectation)
+        batch = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe("all")
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=name, data=batch, suite=suite)
         )
-    )
-    run = checkpoint.run(batch_parameters={"dataframe": table})
-    return {result.expectation_config.meta["code"]: result for result in _results(run)}
+        checkpoint = context.checkpoints.add(
+            gx.Checkpoint(
+                name=name,
+                validation_definitions=[definition],
+                actions=[UpdateDataDocsAction(name="data_docs", site_names=[SITE])],
+                result_format={
+                    "result_format": "COMPLETE",
+                    "unexpected_index_column_names": ["at", "id"],
+                    "partial_unexpected_count": _SHOWN_VALUES,
+                },
+            )
+        )
+        table = values_as_text(tables[name])
+        table = table.assign(at=range(len(table)))
+        run = checkpoint.run(batch_parameters={"dataframe": table})
+        found |= {result.expectation_config.meta["code"]: result for result in _results(run)}
+    return found
 
 
 def _site_config(folder: Path) -> Any:
@@ -260,7 +311,7 @@ def _results(run: Any) -> Iterator[Any]:
 
 def _bad_rows(rule: Rule, result: Any) -> tuple[int, ...]:
     found = result.result.get("unexpected_index_list") or []
-    rows = tuple(sorted(int(entry["row"]) for entry in found))
+    rows = tuple(sorted(int(entry["at"]) for entry in found))
     if bool(result.success) == bool(rows):
         raise RuntimeError(
             f"Great Expectations could not evaluate the rule {rule.code!r}: "

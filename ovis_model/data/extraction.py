@@ -3,274 +3,421 @@
 Afterwards nobody needs to know what a video is or what cameras and scanners do to pictures:
 a sample names 8-bit RGB or grey files, `media/<aa>/<sha256>.png` or `.jpg`, and the same
 picture is stored once.
+
+Files are decoded by processes that may be killed, and into a store that outlives this step's
+outputs (`ovis_model.data.picture_store`): what was decoded once is never decoded again.
 """
 
-import contextlib
-import ctypes
-import hashlib
-import io
 import json
 import logging
-import multiprocessing
-import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
-from PIL import Image
 from tqdm import tqdm
 
 from ovis_model.config import ExtractConfig, FrameSampling
-from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_image, plain_extension, to_rgb
-from ovis_model.data.report import ExtractionReport
-from ovis_model.data.schema import Sample, read_samples, write_samples
-from ovis_model.errors import DataError
-from ovis_model.processing.frame_sampling import SAMPLER_NAME, sample_frame_indices
+from ovis_model.data.decoding import open_decoders
+from ovis_model.data.extraction_inputs import MANIFEST, ExtractionInputs, Source, read_inputs
+from ovis_model.data.media_files import INDEX
+from ovis_model.data.picture_store import (
+    STORE_ERROR,
+    Extracted,
+    PictureStore,
+    Request,
+    Size,
+    VideoRecipe,
+)
+from ovis_model.data.reasons import REASONS
+from ovis_model.data.report import ExtractionReport, QuarantinedSample
+from ovis_model.data.schema import Fit, Sample, write_samples
+from ovis_model.data.shards import pack
+from ovis_model.errors import DataError, list_examples
+from ovis_model.processing.frame_sampling import SAMPLER_NAME
 from ovis_model.reports import sha256_of_file, write_text
 
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "holdout")
-#: Files handed to a worker process at once.
-_CHUNK = 16
-#: Below this many files, starting processes takes longer than doing the work here.
-_TOO_FEW_FOR_PROCESSES = 64
-#: zlib's fastest level: photographs barely shrink further, and the bytes stay the same.
-_PNG_LEVEL = 1
+FRAMES = "frames.jsonl"
+#: In front of a picture's name in the store it is the name that samples give it.
+_MEDIA = "media/"
+#: So many quarantined samples stand in the report; all of them stand in the ledger.
+_MAX_REPORTED = 1000
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One source file to turn into pictures.
-
-    Attributes:
-        sample_id: The first sample that names it, for messages.
-        sha256: What the file's bytes were when they were validated.
-    """
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why one file did not become pictures."""
 
     path: str
-    sha256: str
-    is_video: bool
-    sample_id: str
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        named = self.path in self.detail
+        return self.detail if named else f"file {self.path!r}: {self.detail}"
 
 
-@dataclass(frozen=True)
-class _Workshop:
-    """What every job needs to know; sent to worker processes."""
+@dataclass
+class _Outcome:
+    """What became of the files, by key."""
 
-    raw_data: Path
-    output: Path
-    sampling: FrameSampling
-
-    def do(self, job: _Job) -> tuple[str, ...]:
-        """Write the pictures of one file and return their paths relative to the output.
-
-        Raises:
-            DataError: Naming sample and file.
-        """
-        source = self.raw_data / job.path
-        try:
-            _check_unchanged(source, job.sha256)
-            if job.is_video:
-                frames = read_frames(source, self.sampling)
-                return tuple(self._store(_png(frame), "png") for frame in frames)
-            image = load_image(source)
-            extension = plain_extension(source, image)
-            if extension is not None:
-                return (self._store(source.read_bytes(), extension),)
-            return (self._store(_png(to_rgb(image)), "png"),)
-        except (DataError, OSError) as error:
-            raise DataError(f"sample {job.sample_id!r}, file {job.path!r}: {error}") from error
-
-    def _store(self, content: bytes, extension: str) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"media/{digest[:2]}/{digest}.{extension}"
-        target = self.output / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Two processes may meet at the same picture; each renames a file of its own.
-            own = target.with_name(f"{target.name}.{os.getpid()}")
-            own.write_bytes(content)
-            own.replace(target)
-        return name
+    made: dict[str, Extracted] = field(default_factory=dict)
+    failed: dict[str, _Failure] = field(default_factory=dict)
+    num_reused: int = 0
+    num_decoded: int = 0
 
 
-def _check_unchanged(source: Path, sha256: str) -> None:
-    if sha256_of_file(source) != sha256:
-        raise DataError("it changed after it was validated; run `dvc repro` to validate anew")
+@dataclass
+class _Tally:
+    """What was written, counted on the way."""
+
+    num_ok: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+    num_read: int = 0
+    num_images: int = 0
+    num_videos: int = 0
+    num_frames: int = 0
+    num_quarantined: int = 0
+    quarantined: list[QuarantinedSample] = field(default_factory=list)
+    #: Every picture with its pixel size, in the order of first use.
+    pictures: dict[str, Size] = field(default_factory=dict)
+    #: Lines of frames.jsonl by key, in the order of first use.
+    videos: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def bad_fraction(self) -> float:
+        return self.num_quarantined / self.num_read if self.num_read else 0.0
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=_PNG_LEVEL)
-    return buffer.getvalue()
-
-
-def extract(
-    config: ExtractConfig, *, validated: Path, raw_data: Path, output: Path
+def extract(  # noqa: PLR0913 - a step's paths are its interface
+    config: ExtractConfig,
+    *,
+    validated: Path,
+    raw_data: Path,
+    output: Path,
+    store: Path,
+    ledger: Path | None = None,
 ) -> ExtractionReport:
     """Write every sample anew, with plain pictures in place of whatever it named.
 
+    A file that cannot be decoded is no reason to stop: the samples that name it are set aside.
+
     Args:
-        config: How many frames stand for a video, and how many processes work.
+        config: How many frames stand for a video, who decodes, how much may fail.
         validated: What `ovis_model.data.validation.validate` wrote.
         raw_data: The folder whose media were validated.
-        output: Folder for train.jsonl, holdout.jsonl, media/ and manifest.json; gone after a
-            failure.
+        output: Folder for train.jsonl, holdout.jsonl, frames.jsonl, manifest.json and media/ or
+            shards; gone after a failure.
+        store: Folder of pictures that outlives `output`; see `ovis_model.data.picture_store`.
+        ledger: File for one line per sample and its verdict, written whether extraction passes
+            or not; None writes none.
 
     Raises:
-        DataError: Naming sample and file, if one cannot be read or is not what was validated.
+        DataError: Naming samples, files and reasons, if more of them fail than
+            `config.max_bad_fraction` allows; or if `validated` is not what validation wrote.
     """
     partial = output.with_name(output.name + ".partial")
     for stale in (output, partial):
         shutil.rmtree(stale, ignore_errors=True)
-    samples = _read_validated(validated)
-    sampling = FrameSampling(min_frames=config.min_frames, max_frames=config.max_frames)
-    taken = {part: [_take_frames(s, sampling) for s in samples[part]] for part in PARTS}
-    everything = [sample for part in PARTS for sample in taken[part]]
-    jobs = _list_jobs(everything, _read_digests(validated / "media.jsonl"))
+    if ledger is not None:
+        ledger.unlink(missing_ok=True)
+    inputs = read_inputs(config, validated)
+    # Not relative: workers of a cluster are at home elsewhere.
+    pictures = PictureStore(store.resolve())
+    outcome = _decode(inputs, raw_data.resolve(), pictures)
     partial.mkdir(parents=True)
-    pictures = _run(_Workshop(raw_data, partial, sampling), jobs, workers=config.workers)
-    for part in PARTS:
-        write_samples(partial / f"{part}.jsonl", (_rename_media(s, pictures) for s in taken[part]))
-    report = _report(taken, pictures, partial, sampling)
-    _write_manifest(partial, validated, report)
+    tally = _write_samples(inputs, outcome, partial, ledger)
+    _check_bad_fraction(config, tally, outcome, partial)
+    shards = _write_media(config, tally, pictures, partial)
+    report = _report(config, tally, outcome, pictures, len(shards))
+    _write_manifest(partial, validated, report, tally, shards)
     partial.rename(output)
     log.info(
-        "%d images and %d videos became %d files",
+        "%d images and %d videos became %d pictures; %d files were decoded, %d were known; "
+        "%d samples = %d written + %d quarantined",
         *(report.num_images, report.num_videos, report.num_unique_media),
+        *(report.num_decoded, report.num_reused),
+        *(tally.num_read, sum(tally.num_ok.values()), tally.num_quarantined),
     )
     return report
 
 
-def _read_validated(validated: Path) -> dict[str, list[Sample]]:
-    """Read both parts, after making sure that nobody touched them."""
-    path = validated / "manifest.json"
-    try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} is missing or unreadable ({error}); run `dvc repro validate`"
-        ) from error
-    for name, entry in files.items():
-        if sha256_of_file(validated / name) != entry["sha256"]:
-            raise DataError(
-                f"{validated / name} is not what validation wrote (its sha256 differs from "
-                f"{path}); delete {validated} and run `dvc repro`"
-            )
-    return {part: list(read_samples(validated / f"{part}.jsonl")) for part in PARTS}
+def _decode(inputs: ExtractionInputs, raw_data: Path, store: PictureStore) -> _Outcome:
+    """Bring the pictures of every file into the store, decoding those it does not hold."""
+    store.sweep()
+    sources: dict[str, Source] = {}
+    for part in PARTS:
+        for _, named in inputs.samples(part):
+            for source in named:
+                sources.setdefault(source.key, source)
+    outcome = _Outcome()
+    todo = []
+    for source in sources.values():
+        if (known := store.get(source.key)) is None:
+            todo.append(source)
+        else:
+            outcome.made[source.key] = known
+    outcome.num_reused, outcome.num_decoded = len(outcome.made), len(todo)
+    # Videos first: they take longest.
+    todo.sort(key=lambda source: source.video is None)
+    if todo:
+        _run(inputs, raw_data, store, todo, outcome)
+    return outcome
 
 
-def _read_digests(path: Path) -> dict[str, str]:
-    with path.open(encoding="utf-8") as file:
-        entries = [json.loads(line) for line in file]
-    return {entry["path"]: entry["sha256"] for entry in entries}
-
-
-def _take_frames(sample: Sample, sampling: FrameSampling) -> Sample:
-    """Thin a video given as frames as a video in one file is thinned when it is decoded."""
-    if not sample.frames:
-        return sample
-    indices = sample_frame_indices(
-        len(sample.frames), min_frames=sampling.min_frames, max_frames=sampling.max_frames
+def _run(
+    inputs: ExtractionInputs,
+    raw_data: Path,
+    store: PictureStore,
+    todo: list[Source],
+    outcome: _Outcome,
+) -> None:
+    config = inputs.config
+    requests = (
+        Request(
+            root=raw_data,
+            path=source.path,
+            sha256=source.sha256,
+            key=source.key,
+            store=store.root,
+            limits=inputs.limits,
+            video=source.video,
+        ).to_dict()
+        for source in todo
     )
-    return sample.model_copy(update={"video": tuple(sample.frames[i] for i in indices)})
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    bar = tqdm(total=len(todo), desc="extract", unit="file", mininterval=interval)
+    with (
+        bar,
+        open_decoders(
+            inputs.limits, workers=config.workers, dask_scheduler=config.dask_scheduler
+        ) as decoders,
+    ):
+        for source, reply in zip(todo, decoders.run("extract", requests), strict=True):
+            bar.update()
+            if reply.value is None:
+                outcome.failed[source.key] = _Failure(
+                    source.path, reply.problem or "unreadable_media", reply.detail or "no reason"
+                )
+            elif STORE_ERROR in reply.value:
+                raise DataError(
+                    f"pictures cannot be written to {store.root}: {reply.value[STORE_ERROR]}; "
+                    "make room and run again: what is finished is not done a second time"
+                )
+            else:
+                outcome.made[source.key] = Extracted.from_dict(reply.value)
 
 
-def _list_jobs(samples: Iterable[Sample], digests: dict[str, str]) -> list[_Job]:
-    """List every source file once, videos first: they take longest."""
-    jobs: dict[str, _Job] = {}
-    for sample in samples:
-        for path in sample.media:
-            is_video = path == sample.video
-            jobs.setdefault(path, _Job(path, digests[path], is_video, sample.id))
-    return sorted(jobs.values(), key=lambda job: not job.is_video)
+def _write_samples(
+    inputs: ExtractionInputs, outcome: _Outcome, folder: Path, ledger: Path | None
+) -> _Tally:
+    """Write the samples whose files became pictures, and a ledger line for every one."""
+    tally = _Tally()
+    path = folder / "ledger.partial" if ledger is None else _partial(ledger)
+    with path.open("w", encoding="utf-8", newline="\n") as lines:
+        for part in PARTS:
+            written = write_samples(
+                folder / f"{part}.jsonl", _good_samples(inputs, part, outcome, tally, lines)
+            )
+            tally.num_ok[part] = written
+    if ledger is None:
+        path.unlink()
+    else:
+        path.replace(ledger)
+    num_ok = sum(tally.num_ok.values())
+    assert tally.num_read == num_ok + tally.num_quarantined, (
+        f"{tally.num_read} samples came in, {num_ok} were written and {tally.num_quarantined} "
+        "quarantined"
+    )
+    write_text(folder / FRAMES, "".join(tally.videos.values()))
+    return tally
 
 
-def _run(workshop: _Workshop, jobs: Sequence[_Job], *, workers: int) -> dict[str, tuple[str, ...]]:
-    """Do all jobs, in processes where that pays, and return the pictures of each path."""
-    with _done(workshop, jobs, workers) as results:
-        terminal = sys.stderr.isatty()
-        progress = tqdm(
-            results,
-            total=len(jobs),
-            desc="extract",
-            unit="file",
-            mininterval=0.5 if terminal else 10.0,
-        )
-        return {job.path: names for job, names in zip(jobs, progress, strict=True)}
+def _partial(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".partial")
 
 
-@contextlib.contextmanager
-def _done(
-    workshop: _Workshop, jobs: Sequence[_Job], workers: int
-) -> Iterator[Iterator[tuple[str, ...]]]:
-    if workers == 1 or len(jobs) < _TOO_FEW_FOR_PROCESSES:
-        yield map(workshop.do, jobs)
-        return
-    # Not forked: a fork copies locks of threads that do not exist in the child.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-        try:
-            yield pool.map(workshop.do, jobs, chunksize=_CHUNK)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _good_samples(
+    inputs: ExtractionInputs, part: str, outcome: _Outcome, tally: _Tally, ledger: TextIO
+) -> Iterator[Sample]:
+    for number, (sample, sources) in enumerate(inputs.samples(part), start=1):
+        place = f"{part}.jsonl, line {number}"
+        reasons: dict[str, str] = {}
+        for source in sources:
+            if (failure := outcome.failed.get(source.key)) is not None:
+                reasons.setdefault(failure.code, str(failure))
+        ledger.write(_ledger_line(sample, part, place, reasons))
+        tally.num_read += 1
+        if reasons:
+            tally.num_quarantined += 1
+            if len(tally.quarantined) < _MAX_REPORTED:
+                tally.quarantined.append(
+                    QuarantinedSample(id=sample.id, place=place, reasons=reasons)
+                )
+            continue
+        made = {source.path: outcome.made[source.key] for source in sources}
+        _count(tally, sample, sources, made)
+        yield _rename_media(sample, made)
 
 
-def _start_worker() -> None:
-    """Leave Ctrl+C to the parent, and never outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+def _ledger_line(sample: Sample, part: str, place: str, reasons: Mapping[str, str]) -> str:
+    """Write a verdict as validation's ledger does."""
+    line: dict[str, Any] = {"id": sample.id, "place": place, "part": part, "verdict": "ok"}
+    if reasons:
+        line["verdict"] = "quarantined"
+        line["reasons"] = [
+            {"code": code, "detail": detail, "remedy": REASONS[code].remedy}
+            for code, detail in reasons.items()
+        ]
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _rename_media(sample: Sample, pictures: dict[str, tuple[str, ...]]) -> Sample:
-    image = tuple(pictures[path][0] for path in sample.image)
+def _count(
+    tally: _Tally, sample: Sample, sources: list[Source], made: Mapping[str, Extracted]
+) -> None:
+    tally.num_images += len(sample.image)
+    if sample.video is not None:
+        tally.num_videos += 1
+        tally.num_frames += sum(len(one.pictures) for one in made.values())
+    for source in sources:
+        one = made[source.path]
+        tally.pictures.update(zip(map(_media_name, one.pictures), one.sizes, strict=True))
+        if source.video is not None and source.key not in tally.videos:
+            tally.videos[source.key] = _frames_line(source.path, source.video, one)
+
+
+def _frames_line(path: str, video: VideoRecipe, made: Extracted) -> str:
+    """Say when the frames of a video are shown, in seconds from its first frame."""
+    part = {"start": video.start, "end": video.end}
+    line = {
+        "source": path,
+        **{name: seconds for name, seconds in part.items() if seconds is not None},
+        "frames": list(map(_media_name, made.pictures)),
+        "seconds": made.seconds,
+    }
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _media_name(name: str) -> str:
+    return _MEDIA + name
+
+
+def _rename_media(sample: Sample, made: Mapping[str, Extracted]) -> Sample:
+    """Name pictures instead of files; what was said about frames and times is done."""
+    image = tuple(_media_name(made[path].pictures[0]) for path in sample.image)
+    video: tuple[str, ...] | None
     if isinstance(sample.video, str):
-        return sample.model_copy(update={"video": pictures[sample.video]})
-    frames = tuple(pictures[path][0] for path in sample.frames) or None
-    return sample.model_copy(update={"image": image, "video": frames})
+        video = tuple(map(_media_name, made[sample.video].pictures))
+    else:
+        video = tuple(_media_name(made[path].pictures[0]) for path in sample.frames) or None
+    fit = None if sample.fit is None else sample.fit.model_copy(update={"max_frames": None})
+    return sample.model_copy(
+        update={
+            "image": image,
+            "video": video,
+            "video_start": None,
+            "video_end": None,
+            "fit": None if fit == Fit() else fit,
+        }
+    )
+
+
+def _check_bad_fraction(
+    config: ExtractConfig, tally: _Tally, outcome: _Outcome, partial: Path
+) -> None:
+    # Even where much is forgiven, something must be left to learn from.
+    nothing_left = outcome.failed and not tally.num_ok["train"]
+    if tally.bad_fraction <= config.max_bad_fraction and not nothing_left:
+        return
+    shutil.rmtree(partial)
+    examples = [
+        f"sample {sample.id!r}, {'; '.join(sample.reasons.values())}"
+        for sample in tally.quarantined
+    ]
+    counts = f"{tally.num_quarantined} of {tally.num_read} samples ({tally.bad_fraction:.1%})"
+    raise DataError(
+        f"{list_examples(examples)}. The files of {counts} cannot be extracted, and "
+        f"extract.max_bad_fraction allows {config.max_bad_fraction:.1%}"
+        f"{', but none is left to train on' if nothing_left else ''}. Fix or remove them, or "
+        "raise extract.max_bad_fraction, then run `dvc repro` again; what is finished is not "
+        "done a second time"
+    )
+
+
+def _write_media(
+    config: ExtractConfig, tally: _Tally, store: PictureStore, folder: Path
+) -> list[Path]:
+    """Write the pictures and return the shards, if they are packed into some."""
+
+    def path_of(name: str) -> Path:
+        return store.path_of(name.removeprefix(_MEDIA))
+
+    if config.shards:
+        return pack(tally.pictures, lambda name: path_of(name).read_bytes(), folder)
+    for name in tally.pictures:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(path_of(name), target)
+    return []
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one that knows no links
+        shutil.copyfile(source, target)
 
 
 def _report(
-    taken: dict[str, list[Sample]],
-    pictures: dict[str, tuple[str, ...]],
-    folder: Path,
-    sampling: FrameSampling,
+    config: ExtractConfig, tally: _Tally, outcome: _Outcome, store: PictureStore, num_shards: int
 ) -> ExtractionReport:
-    everything = [sample for part in PARTS for sample in taken[part]]
-    videos = [sample for sample in everything if sample.video is not None]
-    unique = {name for names in pictures.values() for name in names}
-    frames = (pictures[s.video] if isinstance(s.video, str) else s.frames for s in videos)
+    sampling = FrameSampling(min_frames=config.min_frames, max_frames=config.max_frames)
+    paths = (store.path_of(name.removeprefix(_MEDIA)) for name in tally.pictures)
     return ExtractionReport(
-        num_samples={part: len(taken[part]) for part in PARTS},
-        num_images=sum(len(sample.image) for sample in everything),
-        num_videos=len(videos),
-        num_frames=sum(map(len, frames)),
-        num_unique_media=len(unique),
-        media_bytes=sum((folder / name).stat().st_size for name in unique),
+        num_samples=tally.num_ok,
+        num_quarantined=tally.num_quarantined,
+        bad_fraction=tally.bad_fraction,
+        max_bad_fraction=config.max_bad_fraction,
+        num_images=tally.num_images,
+        num_videos=tally.num_videos,
+        num_frames=tally.num_frames,
+        num_unique_media=len(tally.pictures),
+        media_bytes=sum(path.stat().st_size for path in paths),
+        num_shards=num_shards,
         frame_sampling={"name": SAMPLER_NAME, **sampling.model_dump()},
+        quarantined=tally.quarantined,
+        num_decoded=outcome.num_decoded,
+        num_reused=outcome.num_reused,
     )
 
 
-def _write_manifest(folder: Path, validated: Path, report: ExtractionReport) -> None:
+def _write_manifest(
+    folder: Path, validated: Path, report: ExtractionReport, tally: _Tally, shards: list[Path]
+) -> None:
     """Write what came out; each picture's own digest is its name."""
+    rows = {f"{part}.jsonl": count for part, count in tally.num_ok.items()}
+    rows[FRAMES] = len(tally.videos)
+    if shards:
+        rows[INDEX] = len(tally.pictures)
     manifest = {
         "frame_sampling": report.frame_sampling,
-        "validated": sha256_of_file(validated / "manifest.json"),
+        "validated": sha256_of_file(validated / MANIFEST),
         "files": {
-            f"{part}.jsonl": {
-                "sha256": sha256_of_file(folder / f"{part}.jsonl"),
-                "rows": report.num_samples[part],
-            }
-            for part in PARTS
+            name: {"sha256": sha256_of_file(folder / name), "rows": count}
+            for name, count in rows.items()
+        },
+        "shards": {
+            path.name: {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+            for path in shards
         },
         "num_media": report.num_unique_media,
         "media_bytes": report.media_bytes,
     }
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")

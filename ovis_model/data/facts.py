@@ -1,280 +1,326 @@
-"""The facts table: one row per record of the annotation file, whatever state it is in.
+"""The facts: what is so about every sample, every turn and every medium, judged by nobody yet.
 
-Expectations are then statements about columns, and a sample that is no sample at all is a row
-with a `schema_error` instead of an exception that would hide the rows after it.
+Three tables, one row per sample, per turn and per medium of a sample; the column `row` of the
+other two is the sample's row.  A record that is no sample is a row with a `schema_error` instead
+of an exception that would hide the rows after it.  Pixels and whole texts are never in a table.
 """
 
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 
-from ovis_model import tokens
 from ovis_model.data.formats import Record
-from ovis_model.data.frames import probe_video
-from ovis_model.data.images import load_image
-from ovis_model.data.schema import Sample, Turn
-from ovis_model.errors import DataError, list_examples
-from ovis_model.reports import sha256_of_file
+from ovis_model.data.frame_folders import list_pictures
+from ovis_model.data.inspection import unsafe_reason
+from ovis_model.data.media import Kind, MediaFact
+from ovis_model.data.schema import Sample
+from ovis_model.data.spool import SampleSpool
+from ovis_model.data.text_facts import (
+    TURN_COLUMNS,
+    count_placeholders,
+    kinds_of_media,
+    turn_facts,
+)
+from ovis_model.errors import DataError
 
-#: Columns and their pandas types; nullable, because a broken record has no counts.
-COLUMNS = {
-    "row": "int64",
+Table = Literal["samples", "turns", "media"]
+TABLES: tuple[Table, ...] = get_args(Table)
+#: Columns of the sample table that reading alone fills, and their pandas types.
+SAMPLE_COLUMNS = {
     "id": "object",
     "place": "object",
+    "source": "object",
+    "not_json": "object",
     "schema_error": "object",
+    "unsafe_id": "object",
+    "generated_id": "object",
     "roles": "object",
     "num_answers": "Int64",
-    "shortest_turn_chars": "Int64",
     "media_kinds": "object",
     "num_images": "Int64",
     "num_image_placeholders": "Int64",
     "num_videos": "Int64",
     "num_video_placeholders": "Int64",
-    "num_stray_placeholders": "Int64",
-    "think_problem": "object",
-    "control_token": "object",
-    "grounding_problem": "object",
-    "unsafe_path": "object",
-    "missing_media": "object",
-    "unreadable_media": "object",
-    "aspect_ratio": "Float64",
-    "num_frame_sizes": "Int64",
+    "num_listed_frames": "Int64",
 }
-
-#: Tokens that steer the model; inside a text they would end a turn or fake another one.
-CONTROL_TOKENS = tuple(token for token, hidden in tokens.ADDED_TOKENS if hidden)
-_CONTROL_TOKEN = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
-_PLACEHOLDER = re.compile(f"{tokens.IMAGE_PLACEHOLDER}|{tokens.VIDEO_PLACEHOLDER}")
-_THINK_TAG = re.compile(f"{tokens.THINK_OPEN}|{tokens.THINK_CLOSE}")
-_GROUNDING = re.compile(r"<(box|point)>(.*?)</\1>", re.DOTALL)
-_NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
-_POINT = rf"\({_NUMBER},{_NUMBER}\)"
-_COORDINATES = {
-    "point": re.compile(rf"\s*{_POINT}\s*"),
-    "box": re.compile(rf"\s*{_POINT}\s*,\s*{_POINT}\s*"),
-}
-#: Paths with a scheme would be fetched from elsewhere.
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
+#: An id that, were it ever taken for a path, would lead out of its folder.
+_UNSAFE_ID = re.compile(r"^[/~\\]|(^|[/\\])\.\.([/\\]|$)|\0")
+_UNKNOWN = -1
 
 
-@dataclass(frozen=True)
-class MediaFact:
-    """What was found at one path; of the three problems at most one is set.
+@dataclass
+class Survey:
+    """What reading the annotations told, before any medium was opened.
 
     Attributes:
-        sha256: Digest of the file's bytes, or None if they could not be read.
-        size: Width and height in pixels, or None.
+        spool: The parsed samples, by row.
+        line_keys: 64-bit digest of each row's canonical line; 0 where there is no sample.
+        media: Every path that a sample names, with what it is taken for, once.
+        uses: Pairs of a sample's row and the index of a medium, flat: r0, m0, r1, m1, ...
+        notes: How many records had something put right while they were read, by what it was.
+        ignored_keys: How many records have a key that nothing reads, by key.
     """
 
-    path: str
-    sha256: str | None = None
-    num_bytes: int = 0
-    size: tuple[int, int] | None = None
-    unsafe: str | None = None
-    missing: str | None = None
-    unreadable: str | None = None
+    spool: SampleSpool
+    columns: dict[str, list[Any]] = field(
+        default_factory=lambda: {name: [] for name in SAMPLE_COLUMNS}
+    )
+    turn_rows: "array[int]" = field(default_factory=lambda: array("q"))
+    turn_columns: tuple[list[Any], ...] = field(
+        default_factory=lambda: tuple([] for _ in TURN_COLUMNS)
+    )
+    line_keys: "array[int]" = field(default_factory=lambda: array("Q"))
+    media: dict[tuple[str, Kind], int] = field(default_factory=dict)
+    uses: "array[int]" = field(default_factory=lambda: array("q"))
+    notes: dict[str, int] = field(default_factory=dict)
+    ignored_keys: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def media_of(self) -> Iterator[tuple[Kind, str]]:
+        """List every medium in the order of its index."""
+        for path, kind in self.media:
+            yield kind, path
+
+
+def survey(records: Iterable[Record], raw_data: Path, spool: SampleSpool) -> Survey:
+    """Read every record once.
+
+    Args:
+        records: Records of the annotations.
+        raw_data: The folder that paths are relative to and must not leave.
+        spool: Where the samples go.
+    """
+    found = Survey(spool)
+    root = raw_data.resolve()
+    for record in records:
+        _count_notes(record, found)
+        values: dict[str, Any] = {
+            "id": record.id,
+            "place": record.place,
+            "source": record.source,
+            "generated_id": record.id if record.has_generated_id else None,
+        }
+        sample = None
+        try:
+            # How a sample is made to fit is decided here, not by whoever wrote it.
+            sample = _with_frames(record.parse().model_copy(update={"fit": None}), root)
+        except DataError as error:
+            values["not_json" if record.code == "not_json" else "schema_error"] = str(error)
+        else:
+            values.update(_sample_facts(sample))
+            _add_parts(sample, found)
+        for name, column in found.columns.items():
+            column.append(values.get(name))
+        line = spool.append(sample)
+        found.line_keys.append(_key(line) if line else 0)
+    return found
+
+
+def _key(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") or 1
+
+
+def _count_notes(record: Record, found: Survey) -> None:
+    for note in record.notes:
+        found.notes[note] = found.notes.get(note, 0) + 1
+    if isinstance(record.value, Mapping):
+        for key in record.value.keys() - Sample.model_fields.keys():
+            name = repr(key)[1:-1]
+            found.ignored_keys[name] = found.ignored_keys.get(name, 0) + 1
+
+
+def _with_frames(sample: Sample, root: Path) -> Sample:
+    """Put the pictures of a folder in place of the folder, where `video` names one."""
+    video = sample.video
+    if not isinstance(video, str) or unsafe_reason(video, root) is not None:
+        return sample
+    folder = root / video
+    if not folder.is_dir():
+        return sample
+    try:
+        pictures = list_pictures(folder)
+    except DataError as error:
+        raise DataError(f"video: {error}".replace(f"{root}{os.sep}", "")) from error
+    names = [f"{video.rstrip('/')}/{path.name}" for path in pictures]
+    return sample.model_copy(update={"video": tuple(names)})
+
+
+def _sample_facts(sample: Sample) -> dict[str, Any]:
+    roles = [turn.role for turn in sample.conversations]
+    num_images, num_videos = count_placeholders(sample)
+    return {
+        "source": sample.source,
+        "unsafe_id": sample.id if _UNSAFE_ID.search(sample.id) else None,
+        "roles": " ".join(roles),
+        "num_answers": roles.count("gpt"),
+        "media_kinds": kinds_of_media(sample),
+        "num_images": len(sample.image),
+        "num_image_placeholders": num_images,
+        "num_videos": int(sample.video is not None),
+        "num_video_placeholders": num_videos,
+        "num_listed_frames": len(sample.frames),
+    }
+
+
+def _add_parts(sample: Sample, found: Survey) -> None:
+    row = len(found)
+    for turn in sample.conversations:
+        found.turn_rows.append(row)
+        for column, value in zip(found.turn_columns, turn_facts(turn), strict=True):
+            column.append(value)
+    for path in sample.media:
+        kind: Kind = "video" if path == sample.video else "image"
+        found.uses.append(row)
+        found.uses.append(found.media.setdefault((path, kind), len(found.media)))
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The table, and what the rows were made of.
+    """The three tables, and what the rows were made of.
 
     Attributes:
-        table: One row per record, in file order; the columns are `COLUMNS`.
-        samples: The parsed sample of each row, or None where there is a schema error.
-        media: Facts of every path that any sample names.
+        samples: One row per record, in order.
+        turns: One row per turn.
+        media: One row per use of a medium by a sample; `medium` numbers the media.
+        found: What is known of each medium, by its number.
     """
 
-    table: pd.DataFrame
-    samples: list[Sample | None]
-    media: dict[str, MediaFact]
+    samples: pd.DataFrame
+    turns: pd.DataFrame
+    media: pd.DataFrame
+    found: Sequence[MediaFact]
+
+    @property
+    def tables(self) -> dict[Table, pd.DataFrame]:
+        """The three tables by name."""
+        return {"samples": self.samples, "turns": self.turns, "media": self.media}
 
 
-def collect_facts(records: Iterable[Record], raw_data: Path) -> Facts:
-    """Look at every record and every file it names, and judge nothing.
+def make_tables(read: Survey, found: Sequence[MediaFact]) -> Facts:
+    """Lay out what was read and what was found at the paths as three tables.
 
     Args:
-        records: Records of the annotation file.
-        raw_data: The folder that paths are relative to and must not leave.
+        read: What the annotations told.
+        found: One fact per medium, in the order of `Survey.media_of`.
     """
-    rows: list[dict[str, Any]] = []
-    samples: list[Sample | None] = []
-    for number, record in enumerate(records):
-        row: dict[str, Any] = {"row": number, "id": record.id, "place": record.place}
-        try:
-            sample = record.parse()
-        except DataError as error:
-            samples.append(None)
-            row["schema_error"] = str(error)
-        else:
-            samples.append(sample)
-            row.update(_text_facts(sample))
-        rows.append(row)
-    media = _look_at_media([s for s in samples if s is not None], raw_data)
-    for row, each in zip(rows, samples, strict=True):
-        if each is not None:
-            row.update(_media_facts(each, media))
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    return Facts(table, samples, media)
-
-
-def _text_facts(sample: Sample) -> dict[str, Any]:
-    turns = sample.conversations
-    asked = [turn.value for turn in turns if turn.role == "human"]
-    told = [turn.value for turn in turns if turn.role != "human"]
-    images, videos = tokens.IMAGE_PLACEHOLDER, tokens.VIDEO_PLACEHOLDER
-    return {
-        "roles": " ".join(turn.role for turn in turns),
-        "num_answers": sum(turn.role == "gpt" for turn in turns),
-        "shortest_turn_chars": min(_count_chars(turn) for turn in turns),
-        "media_kinds": "+".join(_kinds_of_media(sample)) or "none",
-        "num_images": len(sample.image),
-        "num_image_placeholders": sum(text.count(images) for text in asked),
-        "num_videos": int(sample.video is not None),
-        "num_video_placeholders": sum(text.count(videos) for text in asked),
-        "num_stray_placeholders": sum(len(_PLACEHOLDER.findall(text)) for text in told),
-        "think_problem": _first(_think_problem(turn) for turn in turns),
-        "control_token": _first(_control_token(turn) for turn in turns),
-        "grounding_problem": _first(_grounding_problem(turn) for turn in turns),
-    }
-
-
-def _kinds_of_media(sample: Sample) -> list[str]:
-    found = {"images": bool(sample.image), "video": sample.video is not None}
-    return [kind for kind, present in found.items() if present]
-
-
-def _count_chars(turn: Turn) -> int:
-    """Count what is left of a turn: for an answer, without its thought."""
-    text = turn.value
-    if turn.role == "gpt":
-        text = text.rpartition(tokens.THINK_CLOSE)[2]
-    return len(text.strip())
-
-
-def _think_problem(turn: Turn) -> str | None:
-    tags = _THINK_TAG.findall(turn.value)
-    if not tags:
-        return None
-    if turn.role in ("human", "system"):
-        return f"{tags[0]} in a {turn.role!r} turn"
-    if tags != [tokens.THINK_OPEN, tokens.THINK_CLOSE]:
-        return "tags are " + " ".join(tags[:6])
-    if not turn.value.lstrip().startswith(tokens.THINK_OPEN):
-        return f"text before {tokens.THINK_OPEN}"
-    return None
-
-
-def _control_token(turn: Turn) -> str | None:
-    found = _CONTROL_TOKEN.search(turn.value)
-    return f"{found.group()} in a {turn.role!r} turn" if found else None
-
-
-def _grounding_problem(turn: Turn) -> str | None:
-    """Find a box or point that is not in Ovis2.5's notation; only in answers, which teach it."""
-    if turn.role != "gpt":
-        return None
-    for kind, content in _GROUNDING.findall(turn.value):
-        match = _COORDINATES[kind].fullmatch(content)
-        values = [float(text) for text in match.groups()] if match else []
-        outside = any(value >= 1 for value in values)
-        flipped = kind == "box" and values and (values[0] > values[2] or values[1] > values[3])
-        if match is None or outside or flipped:
-            return f"<{kind}>{content[:60]}</{kind}>"
-    return None
-
-
-def _look_at_media(samples: list[Sample], raw_data: Path) -> dict[str, MediaFact]:
-    """Open every file once, however many samples name it."""
-    videos = {sample.video for sample in samples if isinstance(sample.video, str)}
-    images = set(chain.from_iterable((*s.image, *s.frames) for s in samples)) - videos
-    root = raw_data.resolve()
-
-    def look(path: str) -> MediaFact:
-        return _look_at(path, root, _video_size if path in videos else _image_size)
-
-    # Threads: Pillow decodes, and ffmpeg runs, without Python's lock.
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        return {fact.path: fact for fact in pool.map(look, sorted(videos | images))}
-
-
-def _look_at(path: str, root: Path, measure: Callable[[Path], tuple[int, int]]) -> MediaFact:
-    unsafe = unsafe_reason(path, root)
-    if unsafe is not None:
-        return MediaFact(path, unsafe=unsafe)
-    file = root / path
-    if not file.exists():
-        return MediaFact(path, missing=path)
-    if not file.is_file():  # a folder, or a pipe that would never end
-        return MediaFact(path, unreadable=f"{path} is not a regular file")
-    try:
-        digest = sha256_of_file(file)
-        size = measure(file)
-    except (DataError, OSError) as error:
-        # Reports must not depend on where the project lies.
-        return MediaFact(path, unreadable=str(error).replace(f"{root}{os.sep}", ""))
-    return MediaFact(path, digest, file.stat().st_size, size)
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    return load_image(path).size
-
-
-def _video_size(path: Path) -> tuple[int, int]:
-    info = probe_video(path)
-    return info.width, info.height
-
-
-def unsafe_reason(path: str, root: Path) -> str | None:
-    """Say why a path may not be opened, or None if it stays below the resolved `root`.
-
-    Example:
-        >>> unsafe_reason("../secrets.png", Path("/data"))
-        "'../secrets.png' leaves the data folder"
-        >>> unsafe_reason("images/a.png", Path("/data"))
-    """
-    # DIVERGES(paths-inside-data): the reference opens whatever a sample names.
-    rules = (
-        ("\0" in path, "holds a NUL character"),
-        (_SCHEME.match(path), "is an address, not a file"),
-        (path.startswith(("/", "~")), "is not relative to the data folder"),
-        (".." in Path(path).parts, "leaves the data folder"),
+    num_rows = len(read)
+    samples = pd.DataFrame(
+        {name: _column(read.columns[name], kind) for name, kind in SAMPLE_COLUMNS.items()}
     )
-    broken = [reason for applies, reason in rules if applies]
-    if broken:
-        return f"{path!r} {broken[0]}"
-    try:
-        target = (root / path).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of symbolic links, a name too long
-        return f"{path!r} cannot be followed: {error}"
-    if not target.is_relative_to(root):
-        return f"{path!r} is a symbolic link out of the data folder"
-    return None
+    samples.insert(0, "row", np.arange(num_rows))
+    ids = samples["id"].to_numpy()
+    turn_rows = np.frombuffer(read.turn_rows, dtype=np.int64)
+    turns = pd.DataFrame(
+        {
+            "row": turn_rows,
+            "id": ids[turn_rows],
+            "turn": _numbers_within(turn_rows),
+            **{
+                name: _column(values, "Int64" if name.startswith("num_") else "object")
+                for name, values in zip(TURN_COLUMNS, read.turn_columns, strict=True)
+            },
+        }
+    )
+    uses = np.frombuffer(read.uses, dtype=np.int64).reshape(-1, 2)
+    media = _media_table(ids, uses, found)
+    samples["num_frame_sizes"] = _count_frame_sizes(samples, media)
+    _mark_repetitions(samples, np.frombuffer(read.line_keys, dtype=np.uint64))
+    return Facts(samples, turns, media, found)
 
 
-def _media_facts(sample: Sample, media: dict[str, MediaFact]) -> dict[str, Any]:
-    found = [media[path] for path in sample.media]
-    sizes = [fact.size for fact in found if fact.size is not None]
-    frames = {media[path].size for path in sample.frames} - {None}
-    return {
-        "unsafe_path": _listed(fact.unsafe for fact in found),
-        "missing_media": _listed(fact.missing for fact in found),
-        "unreadable_media": _listed(fact.unreadable for fact in found),
-        "aspect_ratio": max((max(s) / min(s) for s in sizes), default=None),
-        "num_frame_sizes": len(frames) if frames else None,
-    }
+def _column(values: list[Any], kind: str) -> Any:
+    """Return a column of nullable whole numbers or of texts."""
+    if kind == "Int64":
+        return pd.array(values, dtype="Int64")
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
 
 
-def _first(problems: Iterable[str | None]) -> str | None:
-    return next((problem for problem in problems if problem), None)
+def _numbers_within(rows: np.ndarray) -> np.ndarray:
+    """Number equal neighbours 1, 2, 3, ...; rows ascend."""
+    if not len(rows):
+        return rows
+    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 1))
+    sizes = np.diff(starts, append=len(rows))
+    return np.arange(len(rows)) - np.repeat(starts, sizes) + 1
 
 
-def _listed(problems: Iterable[str | None]) -> str | None:
-    return list_examples([problem for problem in problems if problem]) or None
+def _media_table(ids: np.ndarray, uses: np.ndarray, found: Sequence[MediaFact]) -> pd.DataFrame:
+    rows, numbers = uses[:, 0], uses[:, 1]
+
+    def column(name: str) -> Any:
+        return _column([getattr(fact, name) for fact in found], "object")[numbers]
+
+    def number(name: str) -> Any:
+        values = [getattr(fact, name) for fact in found]
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)[numbers]
+
+    def noted(code: str) -> Any:
+        return np.array([code in fact.notes for fact in found], dtype=bool)[numbers]
+
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "id": ids[rows],
+            "medium": numbers,
+            "path": column("path"),
+            "kind": column("kind"),
+            "problem": column("problem"),
+            "detail": column("detail"),
+            "format": column("format"),
+            "width": number("width"),
+            "height": number("height"),
+            "num_frames": number("num_frames"),
+            "seconds": number("seconds"),
+            "wrong_extension": noted("wrong_extension"),
+            "blank": noted("blank"),
+            "variable_rate": noted("variable_rate"),
+        }
+    )
+
+
+def _count_frame_sizes(samples: pd.DataFrame, media: pd.DataFrame) -> Any:
+    """Count the different sizes among the frames of each sample; unknown without a frame list."""
+    listed = samples["num_listed_frames"].to_numpy(dtype=np.int64, na_value=0) > 0
+    rows = media["row"].to_numpy()
+    frames = media[listed[rows] & media["width"].notna().to_numpy()]
+    sizes = frames["width"] * 2**20 + frames["height"]
+    counts = sizes.groupby(frames["row"].to_numpy()).nunique()
+    column = np.full(len(samples), _UNKNOWN, dtype=np.int64)
+    column[counts.index.to_numpy(dtype=np.int64)] = counts.to_numpy()
+    return pd.array(np.where(column == _UNKNOWN, np.nan, column), dtype="Int64")
+
+
+def _mark_repetitions(samples: pd.DataFrame, line_keys: np.ndarray) -> None:
+    """Tell repeated samples, to be dropped, from different ones under one id, which are a fault.
+
+    Adds the columns `repeats`, the row of the first of equal samples or -1, and `duplicate_id`.
+    """
+    parsed = line_keys != 0
+    repeats = np.full(len(samples), _UNKNOWN, dtype=np.int64)
+    keys = pd.DataFrame({"id": samples["id"], "line": line_keys, "row": samples["row"]})[parsed]
+    first = keys.groupby(["id", "line"], sort=False)["row"].transform("min")
+    later = keys["row"].to_numpy() != first.to_numpy()
+    repeats[keys["row"].to_numpy()[later]] = first.to_numpy()[later]
+    samples["repeats"] = repeats
+    different = keys[~later]
+    clash = different[different["id"].duplicated(keep=False)]
+    places = samples["place"].to_numpy()
+    column = np.full(len(samples), None, dtype=object)
+    for _, rows in clash.groupby("id", sort=False)["row"]:
+        ordered = rows.to_numpy()
+        column[ordered[0]] = f"also at {places[ordered[1]]}"
+        for row in ordered[1:]:
+            column[row] = f"also at {places[ordered[0]]}"
+    samples["duplicate_id"] = column

@@ -355,7 +355,7 @@ _VIDEOS = (
     Reason(
         "empty_range",
         "quarantine",
-        "video_start and video_end mark a part of the video that has frames.",
+        "The part of a video between video_start and video_end has frames.",
         "fix the two times; they are seconds from the beginning",
     ),
     Reason(

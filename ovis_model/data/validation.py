@@ -1,242 +1,267 @@
 """Step 1 of 5: check every sample, set bad ones aside, hold some good ones out.
 
-Every record of the annotation file ends in one of two ledgers, ok or quarantined with its
-reasons; none is dropped without a trace.
+Every record of the annotations ends in the ledger once: ok, quarantined with its reasons, or
+dropped by a named policy.  Samples are read twice from a file and never held in memory together:
+a million of them take the space of their facts.
 """
 
 import json
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ovis_model.config import ValidateConfig
-from ovis_model.data.expectations import Outcome, check
-from ovis_model.data.facts import Facts, collect_facts
-from ovis_model.data.formats import Record, read_records
-from ovis_model.data.report import ExpectationReport, QuarantinedSample, ValidationReport
+import pandas as pd
+from tqdm import tqdm
+
+from ovis_model.config import FrameSampling, ValidateConfig
+from ovis_model.data.decoding import Decoders, open_decoders
+from ovis_model.data.expectations import build_rules, check
+from ovis_model.data.facts import Facts, Survey, make_tables, survey
+from ovis_model.data.leakage import Exam, list_exam_media, read_exam
+from ovis_model.data.ledger import Ledger, judge
+from ovis_model.data.lengths import LengthMeter, LengthRules
+from ovis_model.data.media_index import Inspection, inspect_all
+from ovis_model.data.mixing import mix_sources
+from ovis_model.data.reasons import REASONS, Severity
+from ovis_model.data.report import ValidationReport
+from ovis_model.data.sample_facts import Measures, SampleFacts, add_sample_facts
+from ovis_model.data.sample_file import SampleFile
 from ovis_model.data.schema import Sample, write_samples
-from ovis_model.data.splitting import Split, split_samples
-from ovis_model.errors import DataError, list_examples
+from ovis_model.data.sources import annotation_files, read_annotations
+from ovis_model.data.splitting import Holdout, choose_holdout
+from ovis_model.data.spool import SampleSpool
+from ovis_model.data.validation_card import write_validation_card
+from ovis_model.data.validation_summary import Judged, explain_failure, summarize
+from ovis_model.errors import ConfigError
 from ovis_model.reports import sha256_of_file, write_text
-from ovis_model.tokens import THINK_OPEN
 
 log = logging.getLogger(__name__)
 
 #: Files of the output folder.
 TRAIN, HOLDOUT, MEDIA, MANIFEST = "train.jsonl", "holdout.jsonl", "media.jsonl", "manifest.json"
-#: A value in a reason is cut after so many characters: a text may be a whole book.
-_MAX_VALUE_CHARS = 200
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The two ledgers."""
+class Context:
+    """What samples are held against, beside themselves.
 
-    good: list[Sample]
-    bad: list[QuarantinedSample]
+    Attributes:
+        sampling: How many frames will stand for a video.
+        lengths: Limits of training and the model that counts; None leaves lengths unchecked.
+        exam: Folder of the benchmarks; None leaves leaks unchecked.
+        memory: Where what inspections find is remembered; None looks at everything anew.
+    """
+
+    sampling: FrameSampling = field(default_factory=FrameSampling)
+    lengths: LengthRules | None = None
+    exam: Path | None = None
+    memory: Path | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where validation writes.
+
+    Attributes:
+        output: Folder for train.jsonl, holdout.jsonl, media.jsonl and manifest.json; gone
+            after a failure, so that nobody trains on what was there before.
+        report: JSON, written whether validation passes or not; so are the others.
+        ledger: JSON lines, one per input sample.
+        data_docs: Folder of Great Expectations' HTML site.
+        card: HTML page about the data, with a JSON file of the same name beside it; None writes
+            none.
+    """
+
+    output: Path
+    report: Path
+    ledger: Path
+    data_docs: Path
+    card: Path | None = None
 
 
 def validate(
-    config: ValidateConfig, *, raw_data: Path, output: Path, report: Path, data_docs: Path
+    config: ValidateConfig, *, raw_data: Path, results: Results, context: Context | None = None
 ) -> ValidationReport:
     """Check every sample and write those that hold, split in two.
 
     Args:
         config: Which annotations, how much to hold out, how much bad data to accept.
         raw_data: Folder with the annotations and all media.
-        output: Folder for train.jsonl, holdout.jsonl, media.jsonl and manifest.json; gone
-            after a failure, so that nobody trains on what was there before.
-        report: The report's file, written whether validation passes or not.
-        data_docs: Folder of Great Expectations' HTML site, likewise.
+        results: Where to write.
+        context: What else samples are held against.
 
     Raises:
         DataError: If the annotations cannot be read at all, or too many samples are bad.
+        ConfigError: If a reason code in `config.severity` is unknown.
     """
-    partial = output.with_name(output.name + ".partial")
-    for stale in (output, partial):
-        shutil.rmtree(stale, ignore_errors=True)
-    report.unlink(missing_ok=True)
-    annotations = raw_data / config.annotations
-    records = list(read_records(annotations))
-    facts = collect_facts(records, raw_data)
-    outcomes = check(facts.table, data_docs)
-    judged = _judge(facts, outcomes)
-    _account(len(records), judged)
-    digests = {path: fact.sha256 or "" for path, fact in facts.media.items()}
-    split = split_samples(
-        judged.good, digests, fraction=config.holdout_fraction, seed=config.split_seed
-    )
-    result = _report(config, records, outcomes, judged, split)
-    result.write(report)
-    if not result.passed:
-        raise DataError(_explain_failure(result, report=report, data_docs=data_docs))
-    _write_outputs(partial, split, facts, annotations, config)
-    partial.rename(output)
-    log.info(
-        "%d samples: %d to train on, %d held out, %d quarantined",
-        *(result.num_samples, result.num_train, result.num_holdout, result.num_quarantined),
-    )
-    return result
-
-
-def _judge(facts: Facts, outcomes: Iterable[Outcome]) -> _Judged:
-    reasons: dict[int, dict[str, str]] = {}
-    for outcome in outcomes:
-        for row in outcome.rows:
-            values = {name: facts.table.loc[row, name] for name in outcome.rule.columns}
-            reasons.setdefault(row, {})[outcome.rule.code] = _describe(values)
-    bad = [
-        QuarantinedSample(
-            id=str(facts.table.loc[row, "id"]),
-            place=str(facts.table.loc[row, "place"]),
-            reasons=reasons[row],
+    severities = weigh(config.severity)
+    context = context or Context()
+    partial = _clear(results)
+    with SampleSpool(partial / "samples.spool") as spool:
+        records = read_annotations(raw_data, config)
+        total = _count_lines(annotation_files(raw_data, config))
+        bar = tqdm(records, total=total, desc="read", unit="sample", delay=2, mininterval=2)
+        read = survey(bar, raw_data, spool)
+        facts, known = _look(config, raw_data, context, read)
+        tables = facts.tables
+        rules = build_rules(
+            with_lengths=context.lengths is not None, with_benchmarks=context.exam is not None
         )
-        for row in sorted(reasons)
-    ]
-    samples = enumerate(facts.samples)
-    return _Judged([s for row, s in samples if s is not None and row not in reasons], bad)
-
-
-def _describe(values: Mapping[str, object]) -> str:
-    """Show the one text that says it, or each count with its name."""
-    if len(values) == 1 and isinstance(text := next(iter(values.values())), str):
-        return text if len(text) <= _MAX_VALUE_CHARS else text[:_MAX_VALUE_CHARS] + " ..."
-    return ", ".join(f"{name} = {value}" for name, value in values.items())
-
-
-def _account(num_records: int, judged: _Judged) -> None:
-    counted = len(judged.good) + len(judged.bad)
-    assert counted == num_records, f"{num_records} records came in, {counted} were judged"
-
-
-def _report(
-    config: ValidateConfig,
-    records: list[Record],
-    outcomes: Iterable[Outcome],
-    judged: _Judged,
-    split: Split,
-) -> ValidationReport:
-    bad_fraction = len(judged.bad) / len(records)
-    # Even where much is forgiven, something must be left to learn from.
-    passed = bad_fraction <= config.max_bad_fraction and bool(split.train)
-    return ValidationReport(
-        passed=passed,
-        num_samples=len(records),
-        num_ok=len(judged.good),
-        num_quarantined=len(judged.bad),
-        bad_fraction=bad_fraction,
-        max_bad_fraction=config.max_bad_fraction,
-        num_train=len(split.train),
-        num_holdout=len(split.holdout),
-        num_media=len({path for sample in judged.good for path in sample.media}),
-        num_groups=split.num_groups,
-        largest_group=split.largest_group,
-        num_generated_ids=sum(record.has_generated_id for record in records),
-        ignored_keys=_ignored_keys(records),
-        kinds=_count_kinds(judged.good),
-        expectations={
-            outcome.rule.code: ExpectationReport(
-                description=outcome.description,
-                passed=not outcome.rows,
-                num_bad=len(outcome.rows),
-                examples=[records[row].id for row in outcome.rows[:5]],
+        outcomes = check(tables, rules, results.data_docs, severities=severities)
+        ledger = _open_ledger(facts)
+        broken = judge(ledger, tables, outcomes, severities)
+        _drop(ledger, facts, known)
+        holdout = _split(config, ledger, known)
+        judged = Judged(config, read, facts, known, ledger, broken, severities, holdout)
+        report = summarize(judged, context.lengths is not None, context.exam is not None)
+        ledger.write(results.ledger)
+        report.write(results.report)
+        if results.card is not None:
+            write_validation_card(
+                results.card, judged, report, raw_data=raw_data, lengths=context.lengths
             )
-            for outcome in outcomes
-        },
-        quarantined=judged.bad,
-    )
+        log.info("%s", ledger.identity())
+        if not report.passed:
+            shutil.rmtree(partial)
+            raise explain_failure(report, results.report, results.data_docs)
+        _write_outputs(partial, raw_data, judged)
+    partial.rename(results.output)
+    return report
 
 
-def _ignored_keys(records: Iterable[Record]) -> dict[str, int]:
-    """Count keys that samples carry and nothing reads."""
-    found: Counter[str] = Counter()
-    for record in records:
-        if isinstance(record.value, Mapping):
-            found.update(record.value.keys() - Sample.model_fields.keys())
-    return {repr(key)[1:-1]: found[key] for key in sorted(found)}
+def weigh(overrides: Mapping[str, Severity]) -> dict[str, Severity]:
+    """Return the severity of every reason code, those of the configuration first.
 
-
-def _count_kinds(samples: Iterable[Sample]) -> dict[str, int]:
-    kinds = Counter(
-        dict.fromkeys(
-            (
-                *("single_image", "multi_image", "video_file", "video_frames", "text_only"),
-                *("with_think", "system_prompt", "multi_turn", "grounding"),
-            ),
-            0,
+    Raises:
+        ConfigError: If the configuration names an unknown code.
+    """
+    unknown = sorted(set(overrides) - set(REASONS))
+    if unknown:
+        raise ConfigError(
+            f"validate.severity: unknown reason code(s) {', '.join(unknown)}; docs/data.md lists "
+            "all of them"
         )
+    return {code: overrides.get(code, reason.severity) for code, reason in REASONS.items()}
+
+
+def _clear(results: Results) -> Path:
+    partial = results.output.with_name(results.output.name + ".partial")
+    for stale in (results.output, partial):
+        shutil.rmtree(stale, ignore_errors=True)
+    for stale in (results.report, results.ledger):
+        stale.unlink(missing_ok=True)
+    return partial
+
+
+def _count_lines(annotations: Sequence[Path]) -> int | None:
+    """Count the records, for the time that is left; None where that takes reading them."""
+    if any(path.suffix != ".jsonl" or not path.is_file() for path in annotations):
+        return None
+    return sum(len(SampleFile(path)) for path in annotations)
+
+
+def _look(
+    config: ValidateConfig, raw_data: Path, context: Context, read: Survey
+) -> tuple[Facts, SampleFacts]:
+    """Open every medium, then measure every sample."""
+    with open_decoders(
+        config.limits, workers=config.workers, dask_scheduler=config.dask_scheduler
+    ) as decoders:
+        how = Inspection(raw_data, config.media_check, config.limits, context.memory)
+        found = inspect_all(list(read.media_of()), how, decoders)
+        exam = None if context.exam is None else _read_exam(config, context, decoders)
+    facts = make_tables(read, found)
+    meter = None if context.lengths is None else LengthMeter(context.lengths)
+    measures = Measures(context.sampling, meter, exam)
+    return facts, add_sample_facts(facts, read.spool, measures)
+
+
+def _read_exam(config: ValidateConfig, context: Context, decoders: Decoders) -> Exam:
+    assert context.exam is not None
+    how = Inspection(context.exam, config.media_check, config.limits, context.memory)
+    return read_exam(context.exam, inspect_all(list_exam_media(context.exam), how, decoders))
+
+
+def _open_ledger(facts: Facts) -> Ledger:
+    samples = facts.samples
+    sources = [None if pd.isna(source) else source for source in samples["source"]]
+    return Ledger(samples["id"].tolist(), samples["place"].tolist(), sources)
+
+
+def _drop(ledger: Ledger, facts: Facts, known: SampleFacts) -> None:
+    repeats = facts.samples["repeats"].to_numpy()
+    ledger.drop((repeats >= 0).nonzero()[0].tolist(), "repeated")
+    ledger.drop(sorted(known.dropped), "over_length")
+
+
+def _split(config: ValidateConfig, ledger: Ledger, known: SampleFacts) -> Holdout:
+    """Hold some of the good samples out, then mix the sources of the others."""
+    good = ledger.good_rows()
+    holdout = choose_holdout(
+        [known.contents[row] for row in good],
+        [ledger.sources[row] or "" for row in good],
+        fraction=config.holdout_fraction,
+        seed=config.split_seed,
+        alike=known.alike,
     )
-    for sample in samples:
-        kinds.update(_kinds(sample))
-    return dict(kinds)
-
-
-def _kinds(sample: Sample) -> list[str]:
-    """Name the one kind of media and every feature of the conversation."""
-    if isinstance(sample.video, str):
-        media = "video_file"
-    elif sample.video:
-        media = "video_frames"
-    else:
-        media = ("text_only", "single_image", "multi_image")[min(len(sample.image), 2)]
-    text = "".join(turn.value for turn in sample.conversations)
-    roles = [turn.role for turn in sample.conversations]
-    features = {
-        "with_think": THINK_OPEN in text,
-        "system_prompt": "system" in roles,
-        "multi_turn": roles.count("human") > 1,
-        "grounding": any(tag in text for tag in ("<box>", "<point>", "<ref>")),
-    }
-    return [media, *(name for name, present in features.items() if present)]
-
-
-def _explain_failure(result: ValidationReport, *, report: Path, data_docs: Path) -> str:
-    where = f"The whole list is in {report}, a page to browse in {data_docs / 'index.html'}"
-    counts = f"{result.num_quarantined} of {result.num_samples} samples"
-    if result.bad_fraction <= result.max_bad_fraction:
-        return (
-            f"no sample is left to train on: {counts} are bad, {result.num_holdout} held out. "
-            f"{where}. Add samples or lower validate.holdout_fraction, then run `dvc repro` again"
-        )
-    examples = [
-        f"{sample.id!r} ({'; '.join(f'{c}: {why}' for c, why in sample.reasons.items())})"
-        for sample in result.quarantined
-    ]
-    return (
-        f"{counts} ({result.bad_fraction:.1%}) are bad and validate.max_bad_fraction allows "
-        f"{result.max_bad_fraction:.1%}: {list_examples(examples)}. {where}. Fix or remove them, "
-        "or raise validate.max_bad_fraction, then run `dvc repro` again"
+    ledger.holdout = {row for row, held in zip(good, holdout.is_held, strict=True) if held}
+    train = [row for row in good if row not in ledger.holdout]
+    mix = mix_sources(
+        [ledger.ids[row] for row in train],
+        [ledger.sources[row] for row in train],
+        config.sources,
+        seed=config.mix_seed,
     )
+    for index, policy in mix.dropped_by.items():
+        ledger.drop([train[index]], policy)
+    ledger.copies = {train[index]: copies for index, copies in enumerate(mix.copies) if copies > 1}
+    return holdout
 
 
-def _write_outputs(
-    folder: Path, split: Split, facts: Facts, annotations: Path, config: ValidateConfig
-) -> None:
+def _write_outputs(folder: Path, raw_data: Path, judged: Judged) -> None:
+    ledger, spool = judged.ledger, judged.read.spool
+    good = ledger.good_rows()
+    train = [row for row in good if row not in ledger.holdout]
     rows = {
-        TRAIN: write_samples(folder / TRAIN, split.train),
-        HOLDOUT: write_samples(folder / HOLDOUT, split.holdout),
-        MEDIA: _write_media(folder / MEDIA, (*split.train, *split.holdout), facts),
+        TRAIN: write_samples(folder / TRAIN, _samples(spool, train, judged)),
+        HOLDOUT: write_samples(folder / HOLDOUT, _samples(spool, sorted(ledger.holdout), judged)),
+        MEDIA: _write_media(folder / MEDIA, judged.facts, good),
     }
+    config = judged.config
     manifest = {
-        "annotations": {"file": config.annotations, "sha256": sha256_of_file(annotations)},
+        "annotations": {
+            path.relative_to(raw_data).as_posix(): sha256_of_file(path)
+            for path in annotation_files(raw_data, config)
+        },
         "split": {"holdout_fraction": config.holdout_fraction, "seed": config.split_seed},
+        "limits": config.limits.model_dump(),
         "files": describe_files(folder, rows),
         "num_media": rows[MEDIA],
     }
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
-def _write_media(path: Path, samples: Iterable[Sample], facts: Facts) -> int:
+def _samples(spool: SampleSpool, rows: list[int], judged: Judged) -> Iterator[Sample]:
+    for row in rows:
+        sample = spool.read(row)
+        if row in judged.known.fits:
+            sample = sample.model_copy(update={"fit": judged.known.fits[row]})
+        yield sample
+        for copy in range(2, judged.ledger.copies.get(row, 1) + 1):
+            yield sample.model_copy(update={"id": f"{sample.id}~{copy}"})
+
+
+def _write_media(path: Path, facts: Facts, good: list[int]) -> int:
     """Write what each file was when it was checked; extraction refuses one that changed."""
-    used = sorted({name for sample in samples for name in sample.media})
-    lines = [
-        json.dumps({"path": name, "sha256": facts.media[name].sha256}, ensure_ascii=False) + "\n"
-        for name in used
-    ]
-    write_text(path, "".join(lines))
+    table = facts.media
+    used = table.loc[table["row"].isin(good), "medium"].unique()
+    lines = {
+        fact.path: json.dumps({"path": fact.path, "sha256": fact.sha256}, ensure_ascii=False)
+        for fact in (facts.found[number] for number in used)
+    }
+    write_text(path, "".join(lines[name] + "\n" for name in sorted(lines)))
     return len(lines)
 
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ovis_model.data.frame_folders import list_pictures
 from ovis_model.errors import DataError
 from ovis_model.inference.engine import Engine, Pixels, first_messages
 from ovis_model.inference.generation import GenerationSettings
@@ -23,7 +24,6 @@ from ovis_model.inference.pictures import (
     ImageInput,
     Media,
     VideoInput,
-    list_pictures,
     names_a_file,
     open_media,
 )

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ovis_model.config import FrameSampling
+from ovis_model.data.frame_folders import list_pictures
 from ovis_model.data.frames import read_frames
 from ovis_model.data.images import load_rgb, to_rgb
 from ovis_model.errors import DataError
@@ -35,7 +36,6 @@ URL_TIMEOUT_SECONDS = 30
 MAX_IMAGE_BYTES = 64 << 20
 MAX_VIDEO_BYTES = 512 << 20
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 VIDEO_SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".ogv"}
 
 #: How PNG, JPEG, WEBP, GIF and BMP files begin in base64; no path is that long without a dot.
@@ -104,7 +104,7 @@ def open_picture(source: ImageInput) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, bytes):
-        return _decode(source, f"image of {len(source)} bytes")
+        return load_rgb(source, name=f"image of {len(source)} bytes")
     if isinstance(source, str) and not names_a_file(source):
         return _from_text(source)
     if isinstance(source, str | Path):
@@ -122,7 +122,7 @@ def names_a_file(source: str) -> bool:
 
 def _from_text(source: str) -> Image.Image:
     if source.startswith(URL_PREFIXES):
-        return _decode(_download(source, MAX_IMAGE_BYTES), source)
+        return load_rgb(_download(source, MAX_IMAGE_BYTES), name=source)
     if source.startswith(DATA_PREFIX):
         return _from_data_url(source)
     return _from_base64(source, "image in base64")
@@ -164,23 +164,6 @@ def open_frames(
     if not frames:
         raise DataError("the video has no frames; give a video file or at least one frame")
     return [open_picture(frame) for frame in frames]
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """List the images of a folder by name, 2 before 10.
-
-    Raises:
-        DataError: If it holds none.
-    """
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return sorted(found, key=lambda path: _natural_order(path.name))
-
-
-def _natural_order(name: str) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", name)  # text, number, text, ...
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _sample(frames: list[ImageInput] | list[Path], sampling: FrameSampling) -> list[ImageInput]:
@@ -230,7 +213,7 @@ def _from_data_url(source: str) -> Image.Image:
         raise DataError(f"{name}: a data: URL has a comma before its content")
     if header.endswith(";base64"):
         return _from_base64(payload, name)
-    return _decode(urllib.parse.unquote_to_bytes(payload), name)
+    return load_rgb(urllib.parse.unquote_to_bytes(payload), name=name)
 
 
 def _from_base64(text: str, name: str) -> Image.Image:
@@ -238,17 +221,12 @@ def _from_base64(text: str, name: str) -> Image.Image:
         content = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
         raise DataError(f"{name}: the image is not base64 ({error})") from error
-    return _decode(content, name)
-
-
-def _decode(content: bytes, name: str) -> Image.Image:
-    with _as_file(content, name) as path:
-        return load_rgb(path)
+    return load_rgb(content, name=name)
 
 
 @contextmanager
 def _as_file(content: bytes, name: str) -> Iterator[Path]:
-    """Lend content to those who read files; errors then name where it came from."""
+    """Lend a video to those who read files; errors then name where it came from."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ovis_model.config import MAX_ASPECT_RATIO
 from ovis_model.errors import DataError
 from ovis_model.processing.visual_tokens import HIDDEN_STRIDE, Grid
 
 PATCH_SIZE = 16
 #: Every side is a multiple of this many pixels, one visual token's worth.
 FACTOR = PATCH_SIZE * HIDDEN_STRIDE
-MAX_ASPECT_RATIO = 200
 CHANNELS = 3
 #: One row of one channel of a patch, moved as one item: 16 bytes.
 _PATCH_ROW = np.dtype((np.void, PATCH_SIZE))

@@ -163,6 +163,7 @@ class Ovis2_5Processor:
         *,
         images: Sequence[Image.Image] = (),
         frames: Sequence[Image.Image] | None = None,
+        max_pixels: int | None = None,
     ) -> EncodedSample:
         """Encode a training sample with its labels.
 
@@ -170,6 +171,8 @@ class Ovis2_5Processor:
             sample: The conversation.
             images: Its images, in placeholder order.
             frames: The frames of its video, or None.
+            max_pixels: Largest area of each image or frame, in pixels, where that is below the
+                processor's own.
 
         Raises:
             PlaceholderError: If placeholders and media disagree.
@@ -177,7 +180,8 @@ class Ovis2_5Processor:
         """
         with naming_sample(sample.id):
             ids, labels = format_conversation(sample.conversations, self.tokenizer)
-            media = self._preprocess(images, frames, None, None)
+            limits = self._limits(images, frames, at_most=max_pixels)
+            media = self._preprocess(images, frames, limits)
         _check_counts(sample.id, ids, len(media), is_video=frames is not None)
         return _expand(ids, labels, media)
 
@@ -187,6 +191,7 @@ class Ovis2_5Processor:
         *,
         image_sizes: Sequence[Size] = (),
         frame_sizes: Sequence[Size] | None = None,
+        max_pixels: int | None = None,
     ) -> SampleSize:
         """Tell what `encode_sample` would return, from the sizes of the media alone.
 
@@ -195,6 +200,7 @@ class Ovis2_5Processor:
             image_sizes: (width, height) in pixels of each image as it is shown, that is with
                 its EXIF orientation applied; `ovis_model.data.images.read_size` reads it.
             frame_sizes: Likewise of each frame of the video, or None.
+            max_pixels: As `encode_sample` takes it.
 
         Raises:
             PlaceholderError: If placeholders and media disagree.
@@ -202,7 +208,8 @@ class Ovis2_5Processor:
         """
         with naming_sample(sample.id):
             ids, labels = format_conversation(sample.conversations, self.tokenizer)
-            grids = self._grids(image_sizes, frame_sizes)
+            limits = self._limits(image_sizes, frame_sizes, at_most=max_pixels)
+            grids = self._grids(image_sizes, frame_sizes, limits)
         _check_counts(sample.id, ids, len(grids), is_video=frame_sizes is not None)
         num_visual = sum(count_visual_tokens(grid) for grid in grids)
         # A placeholder in an answer is no more learned than the visual tokens it becomes.
@@ -254,7 +261,12 @@ class Ovis2_5Processor:
         check_messages(messages)
         text = self.render_prompt(messages, enable_thinking=enable_thinking)
         ids = tokenize_with_placeholders(text, self.tokenizer)
-        media = self._preprocess(images, frames, min_pixels, max_pixels)
+        limits = self._limits(images, frames)
+        if min_pixels is not None:
+            limits["min_pixels"] = min_pixels
+        if max_pixels is not None:
+            limits["max_pixels"] = max_pixels
+        media = self._preprocess(images, frames, limits)
         _check_counts(None, ids, len(media), is_video=frames is not None)
         return _expand(ids, None, media)
 
@@ -274,14 +286,8 @@ class Ovis2_5Processor:
         self,
         images: Sequence[Image.Image],
         frames: Sequence[Image.Image] | None,
-        min_pixels: int | None,
-        max_pixels: int | None,
+        limits: Mapping[str, int],
     ) -> list[tuple[Tensor, Grid]]:
-        limits = self._limits(images, frames)
-        if min_pixels is not None:
-            limits["min_pixels"] = min_pixels
-        if max_pixels is not None:
-            limits["max_pixels"] = max_pixels
         if frames is None:
             _check_sizes("image", [image.size for image in images])
             return [self.image_processor.preprocess([image], **limits) for image in images]
@@ -296,9 +302,11 @@ class Ovis2_5Processor:
         return [self.image_processor.preprocess(frames, **limits)]
 
     def _grids(
-        self, image_sizes: Sequence[Size], frame_sizes: Sequence[Size] | None
+        self,
+        image_sizes: Sequence[Size],
+        frame_sizes: Sequence[Size] | None,
+        limits: Mapping[str, int],
     ) -> list[Grid]:
-        limits = self._limits(image_sizes, frame_sizes)
         if frame_sizes is None:
             _check_sizes("image", image_sizes)
             return [self.image_processor.grid(*size, **limits) for size in image_sizes]
@@ -307,7 +315,13 @@ class Ovis2_5Processor:
         num_frames = len(frame_sizes)
         return [self.image_processor.grid(*frame_sizes[0], num_frames=num_frames, **limits)]
 
-    def _limits(self, images: Sequence[object], frames: Sequence[object] | None) -> dict[str, int]:
+    def _limits(
+        self,
+        images: Sequence[object],
+        frames: Sequence[object] | None,
+        *,
+        at_most: int | None = None,
+    ) -> dict[str, int]:
         if frames is None:
             kind, count = ("single_image" if len(images) == 1 else "multiple_image"), len(images)
         elif images:
@@ -320,7 +334,8 @@ class Ovis2_5Processor:
         else:
             kind, count = "video", len(frames)
         low, high = self.pixel_limits.bounds(kind, max(1, count))
-        return {"min_pixels": low, "max_pixels": high}
+        high = high if at_most is None else min(high, at_most)
+        return {"min_pixels": min(low, high), "max_pixels": high}
 
 
 @contextlib.contextmanager

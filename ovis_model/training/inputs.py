@@ -1,6 +1,7 @@
 """Where samples come from: the extract step's folder, or annotations as the seed has them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from pydantic import ValidationError
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.formats import read_records
-from ovis_model.data.schema import Sample, read_samples
+from ovis_model.data.media_files import INDEX
+from ovis_model.data.sample_file import SampleFile
+from ovis_model.data.schema import Sample
 from ovis_model.errors import DataError, list_examples
 from ovis_model.reports import sha256_of_file
 
@@ -19,8 +22,8 @@ TRAIN, HOLDOUT, MANIFEST = "train.jsonl", "holdout.jsonl", "manifest.json"
 class TrainingInputs:
     """Samples to learn from, samples to measure with, and where their media are."""
 
-    train: list[Sample]
-    holdout: list[Sample]
+    train: Sequence[Sample]
+    holdout: Sequence[Sample]
     media_root: Path
     frame_sampling: FrameSampling
     #: sha256 of the file that names all of them: the extract step's manifest, or the annotations.
@@ -35,6 +38,7 @@ def read_extracted(data: Path) -> TrainingInputs:
     """
     try:
         manifest = json.loads((data / MANIFEST).read_text(encoding="utf-8"))
+        shards = {name: entry["bytes"] for name, entry in manifest.get("shards", {}).items()}
         files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
         sampling = manifest["frame_sampling"]
         frame_sampling = FrameSampling(
@@ -44,7 +48,8 @@ def read_extracted(data: Path) -> TrainingInputs:
         raise DataError(
             f"{data / MANIFEST} cannot be used ({error}); run `dvc repro extract`"
         ) from error
-    for name in (TRAIN, HOLDOUT):
+    # The index of packed pictures decides what is learned as much as the samples do.
+    for name in (TRAIN, HOLDOUT, *((INDEX,) if shards else ())):
         if not (data / name).is_file():
             raise DataError(f"{data / name} is missing; run `dvc repro extract`")
         if sha256_of_file(data / name) != files.get(name):
@@ -52,14 +57,26 @@ def read_extracted(data: Path) -> TrainingInputs:
                 f"{data / name} is not the file its manifest describes; delete {data} and run "
                 "`dvc repro extract`"
             )
-    train = list(read_samples(data / TRAIN))
+    _check_shards(data, shards)
+    train = SampleFile(data / TRAIN)
     return TrainingInputs(
         _not_empty(train, data / TRAIN),
-        list(read_samples(data / HOLDOUT)),
+        SampleFile(data / HOLDOUT),
         media_root=data,
         frame_sampling=frame_sampling,
         digest=sha256_of_file(data / MANIFEST),
     )
+
+
+def _check_shards(data: Path, shards: dict[str, int]) -> None:
+    """Find a shard that is missing or cut off; each picture's digest is checked as it is read."""
+    for name, num_bytes in shards.items():
+        found = (data / name).stat().st_size if (data / name).is_file() else "no"
+        if found != num_bytes:
+            raise DataError(
+                f"{data / name} has {found} bytes, its manifest says {num_bytes}; delete {data} "
+                "and run `dvc repro extract`"
+            )
 
 
 def read_annotations(annotations: Path, media_root: Path) -> TrainingInputs:
@@ -87,7 +104,7 @@ def read_annotations(annotations: Path, media_root: Path) -> TrainingInputs:
     )
 
 
-def _not_empty(samples: list[Sample], source: Path) -> list[Sample]:
+def _not_empty(samples: Sequence[Sample], source: Path) -> Sequence[Sample]:
     if not samples:
         raise DataError(f"{source} holds no samples to train on")
     return samples

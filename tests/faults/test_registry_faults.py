@@ -159,7 +159,9 @@ def test_the_champion_loads_from_the_registry_and_answers_about_an_image(in_home
         pytest.param({"image": "x.png"}, "question", id="no question"),
         pytest.param({"question": "?", "imagee": "x.png"}, "imagee", id="unknown field"),
         pytest.param({"question": "?", "image": "absent.png"}, "absent.png", id="no image"),
-        pytest.param({"question": "?", "image": "data:image/png;base64,!"}, "not base64", id="no base64"),
+        pytest.param(
+            {"question": "?", "image": "data:image/png;base64,!"}, "not base64", id="no base64"
+        ),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_refused(in_home, question, complaint):

@@ -1,5 +1,5 @@
 from ovis_model.data.schema import Sample, Turn
-from ovis_model.data.splitting import split_samples
+from ovis_model.data.splitting import choose_holdout, split_samples
 
 TURN = (Turn(role="gpt", value="7"),)
 
@@ -74,3 +74,39 @@ def test_nothing_is_held_out_when_nothing_is_asked_for() -> None:
     samples = [one_image(n) for n in range(50)]
     assert split_samples(samples, digests(samples), fraction=0.0, seed=0).holdout == ()
     assert split_samples([], {}, fraction=0.5, seed=0).train == ()
+
+
+def choose(contents: list[list[str]], strata: list[str] | None = None, **settings: object):
+    return choose_holdout(
+        contents, strata or [""] * len(contents), **{"fraction": 0.2, "seed": 0, **settings}
+    )
+
+
+def test_pictures_that_look_the_same_stay_on_one_side() -> None:
+    contents = [[f"{n:03}"] for n in range(200)]
+    alike = [(f"{n:03}", f"{n + 1:03}") for n in range(0, 200, 2)]
+    held = choose(contents, alike=alike).is_held
+    assert (held[::2] == held[1::2]).all()
+    assert 0 < held.sum() < 100
+    assert choose(contents, alike=alike).num_groups == 100
+
+
+def test_every_source_with_room_for_it_has_something_held_out() -> None:
+    contents = [[f"{n:03}"] for n in range(400)]
+    strata = ["large"] * 380 + ["small"] * 18 + ["tiny", "one"]
+    for seed in range(10):
+        held = choose(contents, strata, fraction=0.03, seed=seed).is_held
+        assert held[:380].any()
+        assert held[380:398].any()  # 0.54 expected
+        assert not held[398:].all()
+
+
+def test_more_samples_of_another_source_move_nobody() -> None:
+    contents = [[f"{n:03}"] for n in range(100)]
+    before = choose(contents, ["a"] * 100).is_held
+    after = choose([*contents, *([f"x{n}"] for n in range(50))], ["a"] * 100 + ["b"] * 50).is_held
+    assert (after[:100] == before).all()
+
+
+def test_nobody_is_held_out_of_nothing() -> None:
+    assert choose([]).num_groups == 0

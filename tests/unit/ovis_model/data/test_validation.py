@@ -4,24 +4,23 @@ from typing import Any
 
 import pytest
 
-from ovis_model.config import ValidateConfig
+from ovis_model.config import FrameSampling
+from ovis_model.data.lengths import LengthRules
 from ovis_model.data.report import ValidationReport
-from ovis_model.data.schema import read_samples
-from ovis_model.data.validation import validate
-from ovis_model.errors import DataError
+from ovis_model.data.schema import Fit, read_samples
+from ovis_model.data.validation import Context
+from ovis_model.errors import ConfigError, DataError
 from ovis_model.reports import sha256_of_file
 from tests.support.raw_data import sample, write_annotations, write_every_kind, write_picture
+from tests.support.tiny_model import TINY_FRAMES, TINY_PIXELS, build_tiny_checkpoint
+from tests.support.validating import run_validation as run
 
 
-def run(root: Path, **settings: Any) -> ValidationReport:
-    """Validate root/raw into root/validated."""
-    return validate(
-        ValidateConfig(raw_data=str(root / "raw"), **settings),
-        raw_data=root / "raw",
-        output=root / "validated",
-        report=root / "reports/validate.json",
-        data_docs=root / "reports/data_docs",
-    )
+def ledger_of(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the ledger's lines by id."""
+    text = (root / "reports/validate_ledger.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return {line["id"]: line for line in lines}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,10 @@ def test_the_report_counts_every_kind(world: Path) -> None:
         "multi_turn": 1,
         "grounding": 1,
     }
-    assert all(expectation.passed for expectation in report.expectations.values())
+    failed = {code for code, found in report.expectations.items() if not found.passed}
+    assert failed == {"few_frames"}  # six and three frames, where eight are asked for
+    assert report.identity == "9 samples in = 9 ok + 0 quarantined + 0 dropped"
+    assert len(report.not_checked) == 2
 
 
 def test_the_manifest_describes_the_files_beside_it(world: Path) -> None:
@@ -66,7 +68,8 @@ def test_the_manifest_describes_the_files_beside_it(world: Path) -> None:
     for name, entry in manifest["files"].items():
         assert entry["sha256"] == sha256_of_file(folder / name)
         assert entry["rows"] == len((folder / name).read_text().splitlines())
-    assert manifest["annotations"]["sha256"] == sha256_of_file(world / "raw/annotations.json")
+    digest = sha256_of_file(world / "raw/annotations.json")
+    assert manifest["annotations"] == {"annotations.json": digest}
     assert manifest["num_media"] == 6
 
 
@@ -76,7 +79,8 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     for _ in range(2):
         run(tmp_path, holdout_fraction=0.3)
         files = sorted((tmp_path / "validated").iterdir())
-        outputs.append([p.read_bytes() for p in (*files, tmp_path / "reports/validate.json")])
+        reports = sorted((tmp_path / "reports").glob("*.json*"))
+        outputs.append([path.read_bytes() for path in (*files, *reports)])
     assert outputs[0] == outputs[1]
 
 
@@ -102,7 +106,7 @@ def test_keys_nobody_reads_and_ids_nobody_gave_are_counted(tmp_path: Path) -> No
     write_annotations(tmp_path / "raw", [nameless, sample("named", "What?", "That.", weight=1)])
     report = run(tmp_path, holdout_fraction=0.0)
     assert report.ignored_keys == {"weight": 2}
-    assert report.num_generated_ids == 1
+    assert report.expectations["generated_id"].num_bad == 1
     first = next(read_samples(tmp_path / "validated/train.jsonl"))
     assert (first.id[:5], first.source) == ("auto-", "web")
 
@@ -116,7 +120,7 @@ def test_bad_samples_within_the_limit_are_set_aside_and_the_rest_goes_on(tmp_pat
     assert report.quarantined[0].model_dump() == {
         "id": "bad",
         "place": "entry 10",
-        "reasons": {"empty_text": "shortest_turn_chars = 0"},
+        "reasons": {"empty_text": "turn 2: num_chars = 0"},
     }
     written = [s.id for s in read_samples(tmp_path / "validated/train.jsonl")]
     assert "bad" not in written
@@ -124,14 +128,14 @@ def test_bad_samples_within_the_limit_are_set_aside_and_the_rest_goes_on(tmp_pat
 
 def test_a_failure_leaves_report_and_docs_and_no_stale_output(tmp_path: Path) -> None:
     write_annotations(tmp_path / "raw", [sample("s", "Hi?", "Hello.")])
-    run(tmp_path, holdout_fraction=0.0)
+    run(tmp_path)
     assert (tmp_path / "validated").exists()
     write_annotations(tmp_path / "raw", [sample("s", "Hi?", "Hello."), sample("t", "Hi?", " ")])
     with pytest.raises(DataError) as caught:
         run(tmp_path, holdout_fraction=0.0)
     assert str(caught.value) == (
         "1 of 2 samples (50.0%) are bad and validate.max_bad_fraction allows 0.0%: "
-        "'t' (empty_text: shortest_turn_chars = 0). The whole list is in "
+        "'t' (empty_text: turn 2: num_chars = 0). The whole list is in "
         f"{tmp_path}/reports/validate.json, a page to browse in "
         f"{tmp_path}/reports/data_docs/index.html. Fix or remove them, or raise "
         "validate.max_bad_fraction, then run `dvc repro` again"
@@ -165,3 +169,187 @@ def test_unreadable_annotations_leave_no_report_of_another_run(tmp_path: Path) -
         run(tmp_path)
     assert not (tmp_path / "validated").exists()
     assert not (tmp_path / "reports/validate.json").exists()
+
+
+def test_every_sample_is_in_the_ledger_once_with_its_verdict(tmp_path: Path) -> None:
+    write_annotations(
+        tmp_path / "raw",
+        [
+            sample("fine", "Hi?", "Hello."),
+            sample("fine", "Hi?", "Hello."),
+            sample("bad", "Hi?", ""),
+            sample("again", "Hi?", "Hello."),
+        ],
+    )
+    report = run(tmp_path, max_bad_fraction=0.5)
+    assert report.identity == "4 samples in = 2 ok + 1 quarantined + 1 dropped (repeated 1)"
+    text = (tmp_path / "reports/validate_ledger.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(line["id"], line["verdict"]) for line in lines] == [
+        ("fine", "ok"),
+        ("fine", "dropped"),
+        ("bad", "quarantined"),
+        ("again", "ok"),
+    ]
+    assert lines[3]["warnings"] == ["duplicate_content"]
+    (reason,) = lines[2]["reasons"]
+    assert (reason["code"], reason["remedy"][:9]) == ("empty_text", "write the")
+
+
+def test_a_stopping_reason_stops_however_much_is_tolerated(tmp_path: Path) -> None:
+    samples = [sample("one", "Hi?", "Hello."), sample("one", "Hi?", "Good day.")]
+    write_annotations(tmp_path / "raw", [*samples, sample("two", "Hi?", "Yes.")])
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, max_bad_fraction=0.9)
+    message = str(caught.value)
+    assert message.startswith("nothing is trained while there is duplicate_id (2): 'one' (")
+    assert "validate.severity" in message
+    assert ledger_of(tmp_path)["two"]["verdict"] == "ok"
+    weights = {"duplicate_id": "quarantine"}
+    report = run(tmp_path, max_bad_fraction=0.9, severity=weights)
+    assert (report.num_quarantined, report.stopped_by) == (2, {})
+
+
+def test_params_decide_what_is_a_fault(tmp_path: Path) -> None:
+    write_annotations(tmp_path / "raw", [sample("s", "Hi\u200b?", "Hello.")])
+    assert run(tmp_path).expectations["invisible_characters"].num_bad == 1
+    with pytest.raises(DataError, match=r"'s' \(invisible_characters: turn 1: U\+200B"):
+        run(tmp_path, severity={"invisible_characters": "quarantine"})
+    with pytest.raises(ConfigError, match=r"validate\.severity: unknown reason code\(s\) tyop"):
+        run(tmp_path, severity={"tyop": "warn"})
+
+
+def lengths(folder: Path, **changes: Any) -> Context:
+    rules = {
+        "base_model": folder,
+        "pixel_limits": TINY_PIXELS,
+        "frame_sampling": TINY_FRAMES,
+        "multimodal_max_length": 60,
+        "text_max_length": 60,
+        **changes,
+    }
+    return Context(sampling=TINY_FRAMES, lengths=LengthRules(**rules))
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("base") / "model")
+
+
+def write_long(root: Path) -> None:
+    samples = [sample("short", "Hi?", "Hello."), sample("long", "Hi?", "Hello. " * 40)]
+    write_annotations(root / "raw", samples)
+
+
+def test_a_sample_that_is_too_long_is_set_aside_with_its_length(
+    tmp_path: Path, base_model: Path
+) -> None:
+    write_long(tmp_path)
+    with pytest.raises(DataError, match=r"'long' \(over_length: \d+ tokens, the limit is 60"):
+        run(tmp_path, context=lengths(base_model))
+    report = run(tmp_path, context=lengths(base_model), max_bad_fraction=0.5)
+    assert report.lengths.longest <= 60
+    assert report.lengths.num_tokens == report.lengths.longest
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdicts", "fit"),
+    [
+        ("drop", ["ok", "dropped"], None),
+        ("truncate_text", ["ok", "ok"], Fit(max_tokens=60)),
+        ("shrink_pixels", ["ok", "quarantined"], None),
+    ],
+)
+def test_the_policy_decides_what_becomes_of_it(
+    tmp_path: Path, base_model: Path, policy: str, verdicts: list[str], fit: Fit | None
+) -> None:
+    write_long(tmp_path)
+    context = lengths(base_model, policy=policy)
+    report = run(tmp_path, context=context, max_bad_fraction=0.5)
+    ledger = ledger_of(tmp_path)
+    assert [ledger[name]["verdict"] for name in ("short", "long")] == verdicts
+    written = {s.id: s.fit for s in read_samples(tmp_path / "validated/train.jsonl")}
+    assert written["short"] is None
+    assert written.get("long") == fit
+    assert report.num_dropped == ({"over_length": 1} if policy == "drop" else {})
+
+
+def test_sources_are_mixed_as_planned(tmp_path: Path) -> None:
+    for name in ("web", "ours"):
+        write_annotations(
+            tmp_path / "raw" / name, [sample(f"{name}{n}", f"{name} {n}?", "7") for n in range(10)]
+        )
+    sources = [
+        {"name": "web", "annotations": "web/annotations.json", "max_samples": 4},
+        {"name": "ours", "annotations": "ours/annotations.json", "weight": 1.5},
+    ]
+    report = run(tmp_path, sources=sources)
+    assert report.identity == "20 samples in = 14 ok + 0 quarantined + 6 dropped (cap 6)"
+    assert (report.num_train, report.num_train_lines) == (14, 19)
+    found = report.sources
+    assert (found["web"].num_samples, found["web"].num_ok, found["web"].num_lines) == (10, 4, 4)
+    assert found["ours"].num_lines == 15
+    assert found["ours"].share == found["ours"].planned_share == pytest.approx(15 / 19)
+    lines = [s.id for s in read_samples(tmp_path / "validated/train.jsonl")]
+    assert len(set(lines)) == 19
+    assert sum(name.endswith("~2") for name in lines) == 5
+
+
+def write_benchmark(folder: Path) -> Path:
+    write_picture(folder / "images/a.png", 5)
+    item = {"id": "1", "question": "What is 2 + 2?", "answer": "4"}
+    (folder / "b.jsonl").write_text(json.dumps(item) + "\n")
+    return folder
+
+
+def test_what_a_benchmark_shows_or_asks_is_not_trained_on(tmp_path: Path) -> None:
+    context = Context(sampling=FrameSampling(), exam=write_benchmark(tmp_path / "exam"))
+    write_picture(tmp_path / "raw/copy.png", 5)
+    write_picture(tmp_path / "raw/own.png", 6)
+    fine = sample("fine", "<image>?", "7", image="own.png")
+    write_annotations(
+        tmp_path / "raw",
+        [
+            fine,
+            sample("shown", "<image>?", "7", image="copy.png"),
+            sample("asked", "what is 2 + 2", "4"),
+        ],
+    )
+    with pytest.raises(DataError, match=r"leaked_image \(1\), leaked_question \(1\)"):
+        run(tmp_path, context=context, max_bad_fraction=0.9)
+    ledger = ledger_of(tmp_path)
+    assert ledger["fine"]["verdict"] == "ok"
+    assert "images/a.png of the benchmarks" in ledger["shown"]["reasons"][0]["detail"]
+    assert ledger["asked"]["reasons"][0]["detail"] == "b.jsonl, line 1"
+    write_annotations(tmp_path / "raw", [fine])
+    assert run(tmp_path, context=context).passed
+
+
+def test_an_unchanged_file_is_not_looked_at_again(tmp_path: Path) -> None:
+    memory = tmp_path / "memory.jsonl"
+    write_every_kind(tmp_path / "raw")
+    context = Context(sampling=FrameSampling(), memory=memory)
+    first = run(tmp_path, context=context)
+    lines = memory.read_bytes()
+    assert len(lines.splitlines()) == 6
+    assert run(tmp_path, context=context) == first
+    assert memory.read_bytes() == lines
+    write_picture(tmp_path / "raw/images/a.png", 99)
+    run(tmp_path, context=context)
+    assert len(memory.read_bytes().splitlines()) == 7
+
+
+def test_the_part_of_a_video_that_is_shown_must_have_frames(tmp_path: Path) -> None:
+    write_every_kind(tmp_path / "raw")  # a clip of six frames, four in a second
+    samples = [
+        sample(name, "<video>?", name, video="videos/clip.mp4", video_start=start, video_end=end)
+        for name, start, end in (("inside", 0.5, 1.0), ("beyond", 3.0, 9.0), ("between", 0.3, 0.4))
+    ]
+    write_annotations(tmp_path / "raw", samples)
+    run(tmp_path, max_bad_fraction=0.9)
+    ledger = ledger_of(tmp_path)
+    assert [ledger[s["id"]]["verdict"] for s in samples] == ["ok", "quarantined", "quarantined"]
+    assert ledger["beyond"]["reasons"][0]["code"] == "empty_range"
+    assert ledger["beyond"]["reasons"][0]["detail"] == (
+        "no frame between 3.0 s and 9.0 s; videos/clip.mp4 is 1.500 s long"
+    )

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from ovis_model.config import FrameSampling
+from ovis_model.data.frame_folders import list_pictures
 from ovis_model.errors import DataError
 from ovis_model.inference import pictures
-from ovis_model.inference.pictures import list_pictures, open_frames, open_media, open_picture
+from ovis_model.inference.pictures import open_frames, open_media, open_picture
 from tests.support.raw_data import write_clip
 
 TWO_FRAMES = FrameSampling(min_frames=2, max_frames=2)

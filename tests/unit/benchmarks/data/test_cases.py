@@ -1,0 +1,138 @@
+"""The suite `data` in small sizes: every case runs, agrees, and would notice a wrong result."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from benchmarks.data.cases import cases
+from benchmarks.data.inspection import same_facts, same_headers
+from benchmarks.data.opening import same_samples as same_opened
+from benchmarks.data.samples import SIZES, Encoded, same_samples
+from benchmarks.suite import Settings, run_case
+from ovis_model.data.media import MediaFact
+from ovis_model.data.schema import Sample
+
+GOALS = {"V1", "V2", "P2", "D1", "D2"}
+SMALL = Settings(rounds=1, min_seconds=0.0, small=True, memory=False)
+CASES = {f"{case.goal} {case.workload}": case for case in cases()}
+
+
+def spoil(result):
+    """Change the last thing of a result, by a little."""
+    *others, last = result
+    match last:
+        case Image.Image():
+            return [*others, ImageOps.invert(last)]
+        case Encoded():
+            pixels = last.pixels.clone()
+            pixels[-1, -1] ^= 1
+            return [*others, replace(last, pixels=pixels)]
+        case MediaFact():
+            return [*others, replace(last, width=last.width + 1)]
+        case Sample():
+            return [*others, last.model_copy(update={"id": "another"})]
+
+
+def test_every_goal_has_a_case_with_a_target():
+    assert {case.goal for case in CASES.values()} == GOALS
+    assert all(case.target.time or case.target.peak for case in CASES.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_variants_of_a_case_agree(name):
+    rows = list(run_case(CASES[name], SMALL))
+    assert [row.agreement.how for row in rows if not row.agreement.equal] == []
+    assert [row.is_ours for row in rows] == [False] * (len(rows) - 1) + [True]
+    assert all(row.times is not None for row in rows)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_wrong_variant_of_a_case_is_found_out(name):
+    def build_wrong(seed):
+        trial = CASES[name].build_small(seed)
+        ours = trial.variants["ours"]
+        return replace(trial, variants={**trial.variants, "ours": lambda: spoil(ours())})
+
+    *others, ours = run_case(replace(CASES[name], build_small=build_wrong), SMALL)
+    assert ours.verdict == "WRONG"
+    assert ours.times is None
+    assert all(row.agreement.equal for row in others)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_seed_gives_the_same_workload(name):
+    build = CASES[name].build_small
+    assert build(1).sha256 == build(1).sha256
+    assert build(1).sha256 != build(2).sha256
+
+
+def test_the_mix_has_twenty_pictures_of_realistic_sizes():
+    assert len(SIZES) == 20
+    assert min(SIZES) == (200, 120)
+    assert max(SIZES) == (4000, 3000)
+
+
+# ---- comparisons ----------------------------------------------------------------------------
+
+ENCODED = Encoded(torch.tensor([1, 2]), torch.tensor([-100, 2]), torch.zeros(1, 768))
+
+
+@pytest.mark.parametrize(
+    ("found", "how"),
+    [
+        pytest.param([ENCODED], "bitwise", id="equal"),
+        pytest.param([], "0 of 1 samples", id="one missing"),
+        pytest.param(
+            [replace(ENCODED, ids=torch.tensor([1, 3]))], "sample 0, ids: 1 differ", id="an id"
+        ),
+        pytest.param(
+            [replace(ENCODED, labels=torch.tensor([1, 2]))],
+            "sample 0, labels: 1 differ",
+            id="a label",
+        ),
+        pytest.param(
+            [replace(ENCODED, pixels=torch.full((1, 768), 0.5))],
+            "sample 0, pixels: 768 differ",
+            id="pixels",
+        ),
+    ],
+)
+def test_samples_are_compared_by_ids_labels_and_pixels(found, how):
+    agreement = same_samples([ENCODED], found)
+    assert agreement.how == how
+    assert agreement.equal is (how == "bitwise")
+
+
+FACT = MediaFact("a.jpg", "image", sha256="0" * 64, width=3, height=2, look="f" * 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        pytest.param({}, "same facts", id="equal"),
+        pytest.param({"height": 3}, "1 of 1 rows differ", id="another size"),
+        pytest.param({"problem": "cut_off"}, "1 of 1 files refused", id="refused"),
+    ],
+)
+def test_facts_are_compared_one_by_one(change, how):
+    agreement = same_facts([FACT], [replace(FACT, **change)])
+    assert agreement.how == how
+    assert agreement.equal is (how == "same facts")
+
+
+def test_a_header_need_not_tell_what_pixels_tell():
+    found = [replace(FACT, look=None)]
+    assert same_headers([FACT], found).equal
+    assert not same_facts([FACT], found).equal
+    assert same_facts([FACT], []).how == "0 of 1 rows"
+
+
+def test_annotations_are_compared_however_they_are_held():
+    turns = [{"from": "gpt", "value": "7"}]
+    listed = [{"id": str(number), "conversations": turns} for number in range(3)]
+    parsed = [Sample.model_validate(one) for one in listed]
+    assert same_opened(0, listed, parsed).equal
+    assert same_opened(0, listed, parsed[:2]).how == "2 of 3 samples"
+    assert same_opened(0, listed, parsed[::-1]).how == "2 of 3 samples differ"
