@@ -20,9 +20,9 @@ from tasks.artifacts import EXTRACTED, VALIDATED
 from tasks.params import Params
 
 if TYPE_CHECKING:
-    from ovis_model.data.formats import Record
+    from ovis_model.data.annotations.formats import Record
+    from ovis_model.data.checks.xray import XRay
     from ovis_model.data.schema import Sample
-    from ovis_model.data.xray import XRay
 
 #: Where samples are looked for, the form that is trained on first.
 FOLDERS = (EXTRACTED, VALIDATED)
@@ -131,9 +131,9 @@ def convert(options: argparse.Namespace) -> None:
         DataError: If a record is no sample and those are not to be left out; nothing is written.
     """
     # Imported here, as everywhere below: `ovis status` need not wait for any of it.
-    from ovis_model.data.coordinates import CONVENTIONS  # noqa: PLC0415
-    from ovis_model.data.format_writing import WRITERS, write_records  # noqa: PLC0415
-    from ovis_model.data.formats import FORMATS  # noqa: PLC0415
+    from ovis_model.data.annotations.coordinates import CONVENTIONS  # noqa: PLC0415
+    from ovis_model.data.annotations.formats import FORMATS  # noqa: PLC0415
+    from ovis_model.data.annotations.writing import WRITERS, write_records  # noqa: PLC0415
 
     _check_known("--from", options.source, FORMATS)
     _check_known("--to", options.target, WRITERS)
@@ -167,8 +167,8 @@ def _read(
 ) -> Iterator["Record"]:
     """Read an annotation file, or a datainfo of several, as validation would."""
     from ovis_model.config import ValidateConfig  # noqa: PLC0415
-    from ovis_model.data.media_files import MediaFiles  # noqa: PLC0415
     from ovis_model.data.sources import read_annotations  # noqa: PLC0415
+    from ovis_model.data.media_files import MediaFiles  # noqa: PLC0415
 
     config = ValidateConfig(
         raw_data=str(path.parent), annotations=path.name, format=format, coordinates=coordinates
@@ -231,7 +231,7 @@ def show(options: argparse.Namespace) -> None:
     Raises:
         DataError: If there is no sample of this id.
     """
-    from ovis_model.data.xray import find_sample  # noqa: PLC0415
+    from ovis_model.data.checks.xray import find_sample  # noqa: PLC0415
 
     folders = _folders(options)
     for folder in folders:
@@ -249,7 +249,7 @@ def show(options: argparse.Namespace) -> None:
     look = xray.look(sample)
     where = f"{folder}/{part}.jsonl"
     if options.html is not None:
-        from ovis_model.data.card import CardSample, write_sample_page  # noqa: PLC0415
+        from ovis_model.data.checks.card import CardSample, write_sample_page  # noqa: PLC0415
 
         shown = CardSample(sample, part, xray.media.root, look.mask)
         write_sample_page(options.html, shown)
@@ -262,9 +262,9 @@ def show(options: argparse.Namespace) -> None:
 
 def stats(options: argparse.Namespace) -> None:
     """Count the samples of a folder by kind, and tell how large they are."""
-    from ovis_model.data.diff import PARTS  # noqa: PLC0415
+    from ovis_model.data.checks.diff import PARTS  # noqa: PLC0415
+    from ovis_model.data.checks.statistics import Lengths, describe  # noqa: PLC0415
     from ovis_model.data.schema import read_samples  # noqa: PLC0415
-    from ovis_model.data.statistics import Lengths, describe  # noqa: PLC0415
 
     folder = _folders(options)[0]
     xray = _open_xray(folder, options)
@@ -313,7 +313,7 @@ def _folders(options: argparse.Namespace) -> list[Path]:
 
 def _open_xray(folder: Path, options: argparse.Namespace) -> "XRay":
     from ovis_model.config import FrameSampling  # noqa: PLC0415
-    from ovis_model.data.xray import XRay  # noqa: PLC0415
+    from ovis_model.data.checks.xray import XRay  # noqa: PLC0415
     from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor  # noqa: PLC0415
 
     params = Params.read()
@@ -342,8 +342,8 @@ def split(options: argparse.Namespace) -> None:
         ConfigError: If the share is none, or the folder has files of this name.
         DataError: If a record is no sample, or a file is missing.
     """
+    from ovis_model.data.checks.splitting import split_samples  # noqa: PLC0415
     from ovis_model.data.schema import write_samples  # noqa: PLC0415
-    from ovis_model.data.splitting import split_samples  # noqa: PLC0415
 
     if not 0 < options.holdout < 1:
         raise ConfigError(f"--holdout is a share between 0 and 1, not {options.holdout}")
@@ -391,7 +391,7 @@ def _digest_media(samples: Iterable["Sample"], root: Path) -> dict[str, str]:
 
 def diff(options: argparse.Namespace) -> None:
     """Tell what changed from one version to another."""
-    from ovis_model.data.diff import compare, read_version  # noqa: PLC0415
+    from ovis_model.data.checks.diff import compare, read_version  # noqa: PLC0415
 
     found = compare(read_version(options.before), read_version(options.after))
     if options.json:

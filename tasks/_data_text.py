@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ovis_model.data.diff import DataDiff
-    from ovis_model.data.statistics import Histogram, Statistics
-    from ovis_model.data.xray import Look, Medium
+    from ovis_model.data.checks.diff import DataDiff
+    from ovis_model.data.checks.statistics import Histogram, Statistics
+    from ovis_model.data.checks.xray import Look, Medium
 
 #: Names listed per line of a diff before the rest is only counted.
 MAX_NAMES = 10
@@ -26,14 +26,14 @@ RESET = "\x1b[0m"
 
 def plain(text: str) -> str:
     """Write what a terminal would obey as numbers."""
-    from ovis_model.data.label_mask import visible  # noqa: PLC0415 - only `ovis data` needs it
+    from ovis_model.data.checks.label_mask import visible  # noqa: PLC0415 - only `ovis data` needs it
 
     return visible(text)
 
 
 def look_as_text(look: "Look", part: str, where: str, *, colour: bool) -> str:
     """Describe one sample: its media, its tokens, and what is learned of it."""
-    from ovis_model.data.statistics import features_of, kind_of  # noqa: PLC0415 - as above
+    from ovis_model.data.checks.statistics import features_of, kind_of  # noqa: PLC0415 - as above
 
     sample = look.sample
     kinds = [kind_of(sample), *features_of(sample)]

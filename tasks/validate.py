@@ -23,7 +23,7 @@ def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks validate`."""
     # Imported here: Great Expectations takes seconds, which a flow need not wait for.
     from ovis_model.data import validation  # noqa: PLC0415
-    from ovis_model.data.lengths import LengthRules  # noqa: PLC0415
+    from ovis_model.data.checks.lengths import LengthRules  # noqa: PLC0415
 
     config, train = params.validation, params.train
     sampling = FrameSampling(

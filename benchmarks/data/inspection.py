@@ -20,9 +20,9 @@ from benchmarks.model.preprocessing import generated_image
 from benchmarks.suite import Agreement, Trial
 from benchmarks.workload import digest
 from ovis_model.config import MediaLimits
-from ovis_model.data.decoding import open_decoders
-from ovis_model.data.media import Kind, MediaFact
-from ovis_model.data.media_index import Inspection, inspect_all
+from ovis_model.data.checks.media_fact import Kind, MediaFact
+from ovis_model.data.checks.media_index import Inspection, inspect_all
+from ovis_model.data.decoding.pool import open_decoders
 
 WORKERS = 2
 PICTURE_SIZE = (400, 300)

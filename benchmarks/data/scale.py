@@ -32,7 +32,7 @@ from benchmarks.model.preprocessing import generated_image
 from benchmarks.model.tokenization import build_tokenizer
 from benchmarks.workload import digest
 from ovis_model.config import FrameSampling, PixelLimits, ValidateConfig
-from ovis_model.data.lengths import LengthRules
+from ovis_model.data.checks.lengths import LengthRules
 from ovis_model.data.validation import Context, Results, validate
 from ovis_model.processing.image_processing_ovis2_5 import Ovis2_5ImageProcessor
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor

@@ -23,8 +23,8 @@ from PIL import Image
 from benchmarks.suite import Agreement, Trial
 from benchmarks.workload import digest
 from ovis_model.config import FrameSampling
-from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_rgb
+from ovis_model.data.media.frames import read_frames
+from ovis_model.data.media.images import load_rgb
 from ovis_model.processing.frame_sampling import sample_frame_indices
 from ovis_model.reports import sha256_of_file
 

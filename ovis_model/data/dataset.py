@@ -9,17 +9,17 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_rgb
+from ovis_model.data.media.frames import read_frames
+from ovis_model.data.media.images import load_rgb
 from ovis_model.data.media_files import MediaFiles
 from ovis_model.data.schema import Fit, Sample
+from ovis_model.data.truncation import truncate
 from ovis_model.errors import DataError, list_examples
 from ovis_model.processing.processing_ovis2_5 import (
     EncodedSample,
     Ovis2_5Processor,
     naming_sample,
 )
-from ovis_model.processing.truncation import truncate
 from ovis_model.tokens import IGNORE_ID
 
 

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ovis_model.config import ExtractConfig, FrameSampling
-from ovis_model.data.decoding import open_decoders
+from ovis_model.data.decoding.pool import open_decoders
 from ovis_model.data.extraction_inputs import MANIFEST, ExtractionInputs, Source, read_inputs
 from ovis_model.data.media_files import INDEX
 from ovis_model.data.picture_store import (

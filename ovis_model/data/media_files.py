@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ovis_model.data.images import read_size
+from ovis_model.data.media.images import read_size
 from ovis_model.errors import DataError
 
 INDEX = "media.index.jsonl"

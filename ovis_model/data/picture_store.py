@@ -31,8 +31,8 @@ from typing import Any, BinaryIO, Self
 from PIL import Image
 
 from ovis_model.config import FrameSampling, MediaLimits
-from ovis_model.data.frames import Reader, read_timed_frames
-from ovis_model.data.images import load_image, plain_extension, to_rgb
+from ovis_model.data.media.frames import Reader, read_timed_frames
+from ovis_model.data.media.images import load_image, plain_extension, to_rgb
 from ovis_model.errors import MediaError
 from ovis_model.reports import READ_BLOCK_BYTES, sha256_of_file
 
@@ -55,7 +55,7 @@ class VideoRecipe:
     """Which frames of a video file become pictures, and who decodes them.
 
     Attributes:
-        reader: "pyav" or "moviepy", see `ovis_model.data.frames`.
+        reader: "pyav" or "moviepy", see `ovis_model.data.media.frames`.
         min_frames, max_frames: As in `FrameSampling`.
         start, end: Seconds; None is the file's own beginning or end.
     """

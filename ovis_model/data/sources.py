@@ -18,13 +18,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ovis_model.config import SourceConfig, ValidateConfig
-from ovis_model.data import json_text
-from ovis_model.data.annotation_files import MAX_LINE_BYTES
-from ovis_model.data.coordinates import Size, SizeOf
-from ovis_model.data.foreign_chat import ADDRESS
-from ovis_model.data.foreign_formats import CONVERTERS, FORMATS
-from ovis_model.data.formats import Record, read_records
-from ovis_model.data.images import read_size
+from ovis_model.data.annotations import json_text
+from ovis_model.data.annotations.coordinates import Size, SizeOf
+from ovis_model.data.annotations.files import MAX_LINE_BYTES
+from ovis_model.data.annotations.foreign_chat import ADDRESS
+from ovis_model.data.annotations.foreign_formats import CONVERTERS, FORMATS
+from ovis_model.data.annotations.formats import Record, read_records
+from ovis_model.data.media.images import read_size
 from ovis_model.errors import ConfigError, DataError
 
 _META_FILE = "meta_file"

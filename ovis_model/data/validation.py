@@ -16,24 +16,24 @@ import pandas as pd
 from tqdm import tqdm
 
 from ovis_model.config import FrameSampling, ValidateConfig
-from ovis_model.data.decoding import Decoders, open_decoders
-from ovis_model.data.expectations import build_rules, check
-from ovis_model.data.facts import Facts, Survey, make_tables, survey
-from ovis_model.data.leakage import Exam, list_exam_media, read_exam
-from ovis_model.data.ledger import Ledger, judge
-from ovis_model.data.lengths import LengthMeter, LengthRules
-from ovis_model.data.media_index import Inspection, inspect_all
-from ovis_model.data.mixing import mix_sources
+from ovis_model.data.checks.expectations import build_rules, check
+from ovis_model.data.checks.facts import Facts, Survey, make_tables, survey
+from ovis_model.data.checks.leakage import Exam, list_exam_media, read_exam
+from ovis_model.data.checks.ledger import Ledger, judge
+from ovis_model.data.checks.lengths import LengthMeter, LengthRules
+from ovis_model.data.checks.media_index import Inspection, inspect_all
+from ovis_model.data.checks.mixing import mix_sources
+from ovis_model.data.checks.sample_facts import Measures, SampleFacts, add_sample_facts
+from ovis_model.data.checks.splitting import Holdout, choose_holdout
+from ovis_model.data.checks.spool import SampleSpool
+from ovis_model.data.checks.summary import Judged, explain_failure, summarize
+from ovis_model.data.checks.validation_card import write_validation_card
+from ovis_model.data.decoding.pool import Decoders, open_decoders
 from ovis_model.data.reasons import REASONS, Severity
 from ovis_model.data.report import ValidationReport
-from ovis_model.data.sample_facts import Measures, SampleFacts, add_sample_facts
 from ovis_model.data.sample_file import SampleFile
 from ovis_model.data.schema import Sample, write_samples
 from ovis_model.data.sources import annotation_files, read_annotations
-from ovis_model.data.splitting import Holdout, choose_holdout
-from ovis_model.data.spool import SampleSpool
-from ovis_model.data.validation_card import write_validation_card
-from ovis_model.data.validation_summary import Judged, explain_failure, summarize
 from ovis_model.errors import ConfigError
 from ovis_model.reports import sha256_of_file, write_text
 

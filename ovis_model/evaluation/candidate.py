@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_rgb
+from ovis_model.data.media.frames import read_frames
+from ovis_model.data.media.images import load_rgb
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.evaluation.benchmark import Benchmark, BenchmarkItem
 from ovis_model.inference.generation import GenerationSettings, generate_outputs

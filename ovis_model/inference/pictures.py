@@ -21,8 +21,8 @@ from PIL import Image
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.frame_folders import list_pictures
-from ovis_model.data.frames import read_frames
-from ovis_model.data.images import load_rgb, to_rgb
+from ovis_model.data.media.frames import read_frames
+from ovis_model.data.media.images import load_rgb, to_rgb
 from ovis_model.errors import DataError
 from ovis_model.processing.frame_sampling import sample_frame_indices
 

@@ -198,7 +198,7 @@ class Ovis2_5Processor:
         Args:
             sample: The conversation.
             image_sizes: (width, height) in pixels of each image as it is shown, that is with
-                its EXIF orientation applied; `ovis_model.data.images.read_size` reads it.
+                its EXIF orientation applied; `ovis_model.data.media.images.read_size` reads it.
             frame_sizes: Likewise of each frame of the video, or None.
             max_pixels: As `encode_sample` takes it.
 

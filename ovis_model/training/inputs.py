@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.formats import read_records
+from ovis_model.data.annotations.formats import read_records
 from ovis_model.data.media_files import INDEX
 from ovis_model.data.sample_file import SampleFile
 from ovis_model.data.schema import Sample
@@ -80,7 +80,7 @@ def _check_shards(data: Path, shards: dict[str, int]) -> None:
 
 
 def read_annotations(annotations: Path, media_root: Path) -> TrainingInputs:
-    """Read an annotation file directly, in any of the shapes `ovis_model.data.formats` knows.
+    """Read an annotation file directly, in any format of `ovis_model.data.annotations`.
 
     Raises:
         DataError: If the file cannot be read, or any record in it is not a sample.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovis_model.config import ExtractConfig, OverLength, ValidateConfig
+from ovis_model.data.checks.lengths import LengthRules
 from ovis_model.data.extraction import extract
-from ovis_model.data.lengths import LengthRules
 from ovis_model.data.validation import Context, Results, validate
 from ovis_model.errors import DataError
 from tests.corpus.dataset import Expectation

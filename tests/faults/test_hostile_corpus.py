@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ovis_model.config import OverLength
-from ovis_model.data.formats import read_records
-from ovis_model.data.images import load_rgb, read_size
+from ovis_model.data.annotations.formats import read_records
+from ovis_model.data.media.images import load_rgb, read_size
 from ovis_model.data.media_files import INDEX, MediaFiles
 from ovis_model.data.reasons import REASONS
 from ovis_model.errors import DataError

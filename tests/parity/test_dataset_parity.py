@@ -12,8 +12,8 @@ from ovis_model.config import FrameSampling, PixelLimits
 from ovis_model.data.collator import DataCollatorForMultimodalDataset
 from ovis_model.data.dataset import ConversationDataset
 from ovis_model.data.schema import parse_sample
+from ovis_model.data.truncation import truncate
 from ovis_model.modeling.modeling_siglip2_navit import normalize_patches
-from ovis_model.processing.truncation import truncate
 from ovis_model.tokens import IGNORE_ID
 
 from .conftest import GOLDEN, needs_golden, read

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers import TrainingArguments
 
+from ovis_model.data.checks.inspection import unsafe_reason
 from ovis_model.data.collator import DataCollatorForMultimodalDataset
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
-from ovis_model.data.images import to_rgb
-from ovis_model.data.inspection import unsafe_reason
+from ovis_model.data.media.images import to_rgb
 from ovis_model.data.schema import parse_sample
 from ovis_model.errors import DataError, TrainingError
 from ovis_model.evaluation.answers import extract_answer

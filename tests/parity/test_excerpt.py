@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load, load_file
 
+from ovis_model.data.truncation import truncate
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.modeling.modeling_siglip2_navit import normalize_patches
 from ovis_model.processing.frame_sampling import sample_frame_indices
 from ovis_model.processing.image_processing_ovis2_5 import Ovis2_5ImageProcessor, smart_resize
 from ovis_model.processing.processing_ovis2_5 import EncodedSample, pad_batch
-from ovis_model.processing.truncation import truncate
 from ovis_model.processing.visual_tokens import expand_placeholders
 from ovis_model.tokens import TokenIds
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from ovis_model.config import PixelLimits, ValidateConfig
-from ovis_model.data.lengths import LengthRules
+from ovis_model.data.checks.lengths import LengthRules
 from ovis_model.data.validation import Context, Results, validate
 from tests.support.raw_data import sample, write_annotations, write_every_kind
 from tests.support.tiny_model import TINY_FRAMES, TINY_PIXELS, build_tiny_checkpoint

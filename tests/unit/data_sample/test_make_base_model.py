@@ -7,8 +7,8 @@ import torch
 from transformers import AutoTokenizer
 
 from ovis_model.config import PixelLimits
-from ovis_model.data.formats import read_records
-from ovis_model.data.images import load_image
+from ovis_model.data.annotations.formats import read_records
+from ovis_model.data.media.images import load_image
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
 from ovis_model.reports import sha256_of_folder

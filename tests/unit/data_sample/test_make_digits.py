@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.formats import read_records
-from ovis_model.data.frames import read_frames
+from ovis_model.data.annotations.formats import read_records
+from ovis_model.data.media.frames import read_frames
 from ovis_model.evaluation.benchmark import load_benchmarks
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.tokens import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER

@@ -11,7 +11,7 @@ from benchmarks.data.inspection import same_facts, same_headers
 from benchmarks.data.opening import same_samples as same_opened
 from benchmarks.data.samples import SIZES, Encoded, same_samples
 from benchmarks.suite import Settings, run_case
-from ovis_model.data.media import MediaFact
+from ovis_model.data.checks.media_fact import MediaFact
 from ovis_model.data.schema import Sample
 
 GOALS = {"V1", "V2", "P2", "D1", "D2"}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ovis_model.config import ExtractConfig
 from ovis_model.data.extraction import extract
-from ovis_model.data.images import load_image
+from ovis_model.data.media.images import load_image
 from ovis_model.data.media_files import INDEX, MediaFiles
 from ovis_model.data.reasons import REASONS
 from ovis_model.data.report import ExtractionReport

@@ -1,4 +1,4 @@
-from ovis_model.data.expectations import build_rules
+from ovis_model.data.checks.expectations import build_rules
 from ovis_model.data.reasons import MEDIA_NOTES, MEDIA_PROBLEMS, REASONS, SEVERITIES
 
 

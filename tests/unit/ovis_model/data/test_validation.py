@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.lengths import LengthRules
+from ovis_model.data.checks.lengths import LengthRules
 from ovis_model.data.report import ValidationReport
 from ovis_model.data.schema import Fit, read_samples
 from ovis_model.data.validation import Context

@@ -1,0 +1,1 @@
+"""Checks: what is found out about every sample, and what is made of it."""

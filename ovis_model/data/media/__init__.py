@@ -1,0 +1,1 @@
+"""Media: opening the images and videos of strangers."""
