@@ -374,7 +374,7 @@ def _render(page: str, **values: Any) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("ovis_model.data", package_path=""),
+        loader=PackageLoader("ovis_model.data.checks", package_path=""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -23,7 +23,7 @@ class MediaFact:
         mode: Pillow's mode of the stored pixels, such as "RGB" or "I;16"; None for a video.
         width, height: Pixels as the picture is shown, that is upright; of a video's frames.
         turned: Whether the stored picture had to be turned to be upright.
-        look: 64-bit difference hash of the shown picture as 16 hexadecimal digits, or None where
+        look: What `ovis_model.data.media.images.look` says of the shown picture, or None where
             there is too little detail to compare (below 64 px a side, or of one colour).
         num_frames: Frames of a video, counted from its packets; None for an image.
         seconds: Duration of a video.

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.checks.facts import Facts
-from ovis_model.data.checks.leakage import Exam, leaked_looks, leaked_question, near_duplicates
+from ovis_model.data.checks.leakage import Exam, leaked_looks, leaked_question
 from ovis_model.data.checks.lengths import Length, LengthMeter, Shapes
+from ovis_model.data.checks.looks import near_duplicates
 from ovis_model.data.checks.media_fact import MediaFact
 from ovis_model.data.checks.splitting import contents_of
 from ovis_model.data.checks.spool import SampleSpool
@@ -218,7 +219,7 @@ def _add_looks(facts: Facts, known: SampleFacts, exam: Exam | None) -> None:
     """Compare pictures by what they look like, and with those of the benchmarks."""
     found = facts.found
     seen = [index for index, fact in enumerate(found) if fact.look is not None]
-    looks = [int(found[index].look or "0", 16) for index in seen]
+    looks = [found[index].look or "" for index in seen]
     alike: dict[int, str] = {}
     for left, right in _different_files(near_duplicates(looks), seen, found):
         alike.setdefault(right, f"looks like {found[left].path}")

@@ -223,24 +223,29 @@ def is_blank(rgb: Image.Image) -> bool:
 def look(image: Image.Image) -> str | None:
     """Summarise how a picture looks, so that copies of it are found after scaling and saving.
 
-    A difference hash: the picture as 9 x 8 greys, and whether each is brighter than its right
-    neighbour.  Pictures that look alike differ in few of the 64 bits.
+    A difference hash, which finds candidates: the picture as 9 x 8 greys, and whether each is
+    brighter than its right neighbour.  And 8 x 8 greys, which tell drawings on an empty ground
+    apart, of which most bits say nothing.  `ovis_model.data.checks.looks` compares them.
 
     Args:
         image: Upright and in RGB.
 
     Returns:
-        16 hexadecimal digits; None where there is too little to compare.
+        16 hexadecimal digits of the hash and 128 of the greys; None where there is too little
+        to compare.
     """
     if min(image.size) < _MIN_LOOK_SIDE:
         return None
-    grey = image.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
+    whole = image.convert("L")
+    grey = whole.resize((9, 8), Image.Resampling.BOX).tobytes()
     bits = 0
     for row in range(0, 72, 9):
         for at in range(row, row + 8):
             bits = bits << 1 | (grey[at] > grey[at + 1])
     enough = _MIN_LOOK_BITS <= bits.bit_count() <= 64 - _MIN_LOOK_BITS
-    return f"{bits:016x}" if enough else None
+    if not enough:
+        return None
+    return f"{bits:016x}{whole.resize((8, 8), Image.Resampling.BOX).tobytes().hex()}"
 
 
 def plain_extension(source: Path | bytes, image: Image.Image) -> str | None:
