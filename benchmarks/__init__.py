@@ -6,4 +6,5 @@ measure      clocks, rounds, quartiles, peak memory of a process
 machine      on what the numbers were measured
 report       rows to a table and to JSON lines
 model/       the suite `model`: preprocessing, tokenising, loss, visual vocabulary, generation
+data/        the suite `data`: video, samples, opening, inspection, validation by size, extraction
 """

@@ -26,14 +26,18 @@ MEGABYTE = 2**20
 
 def table(rows: Sequence[Row]) -> str:
     """Lay rows out as a Markdown table whose columns line up; '-' is what was not measured."""
-    lines = [HEADINGS, *(_cells(row, above) for row, above in _with_row_above(rows))]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    text = [
+    return lay_out([HEADINGS, *(_cells(row, above) for row, above in _with_row_above(rows))])
+
+
+def lay_out(lines: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table whose columns line up; the first line is its head."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    written = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
         for line in lines
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([text[0], rule, *text[1:]])
+    return "\n".join([written[0], rule, *written[1:]])
 
 
 def json_lines(rows: Sequence[Row], machine: Machine) -> str:

@@ -167,8 +167,8 @@ def _read(
 ) -> Iterator["Record"]:
     """Read an annotation file, or a datainfo of several, as validation would."""
     from ovis_model.config import ValidateConfig  # noqa: PLC0415
-    from ovis_model.data.sources import read_annotations  # noqa: PLC0415
     from ovis_model.data.media_files import MediaFiles  # noqa: PLC0415
+    from ovis_model.data.sources import read_annotations  # noqa: PLC0415
 
     config = ValidateConfig(
         raw_data=str(path.parent), annotations=path.name, format=format, coordinates=coordinates

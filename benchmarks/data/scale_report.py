@@ -11,6 +11,7 @@ from benchmarks.data.scale import ROWS, ROWS_SMALL, ScaleRow, in_own_process, me
 from benchmarks.data.throughput import SMALL, WAYS, Rate, Sizes, measure_rate
 from benchmarks.machine import Machine
 from benchmarks.measure import Quartiles
+from benchmarks.report import lay_out
 from benchmarks.suite import Row
 
 Line = tuple[str, ...]
@@ -213,16 +214,3 @@ def _goal_table(goals: Sequence[Goal]) -> str:
         for goal in goals
     ]
     return lay_out([_GOAL_HEADINGS, *lines])
-
-
-def lay_out(lines: Sequence[Line]) -> str:
-    """Write a Markdown table whose columns line up; the first line is its head."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    written = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([written[0], rule, *written[1:]])

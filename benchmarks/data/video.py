@@ -9,7 +9,6 @@ Clips are generated: a moving test card under noise, so that encoders have work 
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from moviepy import VideoFileClip
 from moviepy.config import FFMPEG_BINARY
 from PIL import Image
 
+from benchmarks.data.cache import cache_folder
 from benchmarks.suite import Agreement, Trial
 from benchmarks.workload import digest
 from ovis_model.config import FrameSampling
@@ -122,7 +122,7 @@ def same_frames(expected: Frames, found: Frames) -> Agreement:
 def generated_clip(seed: int, *, seconds: float, size: tuple[int, int]) -> Path:
     """Write the clip of a seed, unless an earlier process of this benchmark has."""
     width, height = size
-    path = _folder() / f"{width}x{height}-{seconds:g}s-{seed}.mp4"
+    path = cache_folder() / f"{width}x{height}-{seconds:g}s-{seed}.mp4"
     if path.exists():
         return path
     partial_path = path.with_suffix(f".{os.getpid()}.mp4")
@@ -148,15 +148,6 @@ def extracted_frames(clip: Path, num_frames: int) -> list[Path]:
             frame.save(partial_path, compress_level=1)  # as ovis_model.data.picture_store does
             partial_path.replace(file)
     return files
-
-
-def _folder() -> Path:
-    """Return a folder that the processes of a benchmark share, this user's alone."""
-    folder = Path(tempfile.gettempdir()) / f"ovis-bench-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set TMPDIR to another folder")
-    return folder
 
 
 def _run_ffmpeg(*arguments: str) -> None:

@@ -195,16 +195,6 @@ def _read_untagged(
     return found, malformed
 
 
-def write_ref(label: str) -> str:
-    """Write a label as a `<ref>` that reads back as the same label.
-
-    Example:
-        >>> write_ref("the <b> key")
-        '<ref>the &lt;b&gt; key</ref>'
-    """
-    return f"<ref>{html.escape(label, quote=False)}</ref>"
-
-
 def draw_overlay(
     image: Image.Image,
     marks: Sequence[tuple[Box | Point, str]],

@@ -13,6 +13,7 @@ Numbers that contradict the convention they are said to follow are an error: a b
 place teaches more harm than a missing one.
 """
 
+import html
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -233,13 +234,15 @@ def write_mark(fractions: Sequence[float]) -> str:
 
 
 def write_ref(label: str) -> str:
-    """Name a thing so that the name cannot end its own tag.
+    """Name a thing so that the name cannot end its own tag, and reads back as it is.
 
     Example:
-        >>> write_ref("the <b> key")
-        '<ref>the &lt;b> key</ref>'
+        >>> write_ref("the <b> key"), write_ref("R&D"), write_ref("&lt;")
+        ('<ref>the &lt;b> key</ref>', '<ref>R&D</ref>', '<ref>&amp;lt;</ref>')
     """
-    return f"<ref>{label.replace('<', '&lt;')}</ref>"
+    # Only where it would be read as an entity: most labels stay as people write them.
+    text = label if html.unescape(label) == label else label.replace("&", "&amp;")
+    return f"<ref>{text.replace('<', '&lt;')}</ref>"
 
 
 def detect_convention(

@@ -10,12 +10,11 @@ from benchmarks.data.cases import cases
 from benchmarks.data.inspection import same_facts, same_headers
 from benchmarks.data.opening import same_samples as same_opened
 from benchmarks.data.samples import SIZES, Encoded, same_samples
-from benchmarks.suite import Settings, run_case
 from ovis_model.data.checks.media_fact import MediaFact
 from ovis_model.data.schema import Sample
+from tests.support.benchmark_cases import check_agreement, check_seed, check_wrong_is_found
 
 GOALS = {"V1", "V2", "P2", "D1", "D2"}
-SMALL = Settings(rounds=1, min_seconds=0.0, small=True, memory=False)
 CASES = {f"{case.goal} {case.workload}": case for case in cases()}
 
 
@@ -42,30 +41,17 @@ def test_every_goal_has_a_case_with_a_target():
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_variants_of_a_case_agree(name):
-    rows = list(run_case(CASES[name], SMALL))
-    assert [row.agreement.how for row in rows if not row.agreement.equal] == []
-    assert [row.is_ours for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert all(row.times is not None for row in rows)
+    check_agreement(CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_variant_of_a_case_is_found_out(name):
-    def build_wrong(seed):
-        trial = CASES[name].build_small(seed)
-        ours = trial.variants["ours"]
-        return replace(trial, variants={**trial.variants, "ours": lambda: spoil(ours())})
-
-    *others, ours = run_case(replace(CASES[name], build_small=build_wrong), SMALL)
-    assert ours.verdict == "WRONG"
-    assert ours.times is None
-    assert all(row.agreement.equal for row in others)
+    check_wrong_is_found(CASES[name], spoil)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_seed_gives_the_same_workload(name):
-    build = CASES[name].build_small
-    assert build(1).sha256 == build(1).sha256
-    assert build(1).sha256 != build(2).sha256
+    check_seed(CASES[name])
 
 
 def test_the_mix_has_twenty_pictures_of_realistic_sizes():

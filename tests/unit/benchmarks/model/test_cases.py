@@ -1,7 +1,5 @@
 """The suite `model` in small sizes: every case runs, agrees, and would notice a wrong result."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -10,10 +8,9 @@ from benchmarks.model import generation, loss
 from benchmarks.model.agreement import bitwise, close_to_exact, same_ids
 from benchmarks.model.cases import cases
 from benchmarks.model.tiny_ovis import TOKEN_IDS, pad_left
-from benchmarks.suite import Settings, run_case
+from tests.support.benchmark_cases import check_agreement, check_seed, check_wrong_is_found
 
 GOALS = {"P1", "P3", "C1", "C2", "G1", "G2", "G3"}
-SMALL = Settings(rounds=1, min_seconds=0.0, small=True, memory=False)
 CASES = {f"{case.goal} {case.workload}": case for case in cases()}
 
 
@@ -36,30 +33,17 @@ def test_every_goal_has_a_case_with_a_target():
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_variants_of_a_case_agree(name):
-    rows = list(run_case(CASES[name], SMALL))
-    assert [row.agreement.how for row in rows if not row.agreement.equal] == []
-    assert [row.is_ours for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert all(row.times is not None for row in rows) is CASES[name].timed
+    check_agreement(CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_variant_of_a_case_is_found_out(name):
-    def build_wrong(seed):
-        trial = CASES[name].build_small(seed)
-        ours = trial.variants["ours"]
-        return replace(trial, variants={**trial.variants, "ours": lambda: spoil(ours())})
-
-    *others, ours = run_case(replace(CASES[name], build_small=build_wrong), SMALL)
-    assert ours.verdict == "WRONG"
-    assert ours.times is None
-    assert all(row.agreement.equal for row in others)
+    check_wrong_is_found(CASES[name], spoil)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_seed_gives_the_same_workload(name):
-    build = CASES[name].build_small
-    assert build(1).sha256 == build(1).sha256
-    assert build(1).sha256 != build(2).sha256
+    check_seed(CASES[name])
 
 
 # ---- comparisons ----------------------------------------------------------------------------

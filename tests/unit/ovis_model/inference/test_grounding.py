@@ -3,12 +3,12 @@
 import pytest
 from PIL import Image
 
+from ovis_model.data.annotations.coordinates import write_ref
 from ovis_model.inference.grounding import (
     Box,
     Point,
     draw_overlay,
     parse_grounding,
-    write_ref,
 )
 
 BOX = Box(0.1, 0.2, 0.3, 0.4)
