@@ -101,6 +101,9 @@ def _add_diff(commands: Any) -> None:
     parser = _add(commands, "diff", "what changed from one version of a dataset to another")
     parser.add_argument("before", type=Path, help="a folder of the pipeline or an annotation file")
     parser.add_argument("after", type=Path, help="likewise, the newer one")
+    parser.add_argument(
+        "--media", type=Path, help="where paths of annotation files start (default: beside them)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
 
 
@@ -393,7 +396,10 @@ def diff(options: argparse.Namespace) -> None:
     """Tell what changed from one version to another."""
     from ovis_model.data.checks.diff import compare, read_version  # noqa: PLC0415
 
-    found = compare(read_version(options.before), read_version(options.after))
+    versions = [
+        read_version(path, media_root=options.media) for path in (options.before, options.after)
+    ]
+    found = compare(*versions)
     if options.json:
         _write_json(found.to_dict())
     else:

@@ -115,6 +115,7 @@ def diff_as_text(found: "DataDiff") -> str:
         what: [name for name, found_of in found.changed.items() if what in found_of]
         for what in found.count_changes()
     }
+    missing = {"before": found.missing_before, "after": found.missing_after}
     unreadable = {"before": found.unreadable_before, "after": found.unreadable_after}
     rows = [
         ("samples added", found.added),
@@ -123,6 +124,7 @@ def diff_as_text(found: "DataDiff") -> str:
         ("media added", found.media_added),
         ("media removed", found.media_removed),
         ("media changed", found.media_changed),
+        *((f"media missing, {when}", paths) for when, paths in missing.items() if paths),
         *((f"no samples, {when}", places) for when, places in unreadable.items() if places),
     ]
     head = f"{found.num_before:,} samples before, {found.num_after:,} after"

@@ -71,6 +71,7 @@ class DataDiff:
         changed: What changed of the samples that both have: "text", "media", "settings", "split".
         media_added, media_removed, media_changed: Likewise for paths; a file that is missing in
             one of the versions counts as changed.
+        missing_before, missing_after: Paths at which there is no file in that version.
         unreadable_before, unreadable_after: Records that are no samples and were not compared.
     """
 
@@ -82,6 +83,8 @@ class DataDiff:
     media_added: tuple[str, ...]
     media_removed: tuple[str, ...]
     media_changed: tuple[str, ...]
+    missing_before: tuple[str, ...] = ()
+    missing_after: tuple[str, ...] = ()
     unreadable_before: tuple[str, ...] = ()
     unreadable_after: tuple[str, ...] = ()
 
@@ -123,9 +126,15 @@ def compare(before: Version, after: Version) -> DataDiff:
             for path in sorted(old_media.keys() & new_media.keys())
             if old_media[path] != new_media[path]
         ),
+        missing_before=_missing(before),
+        missing_after=_missing(after),
         unreadable_before=before.unreadable,
         unreadable_after=after.unreadable,
     )
+
+
+def _missing(version: Version) -> tuple[str, ...]:
+    return tuple(sorted(path for path, digest in version.media.items() if digest is None))
 
 
 def _changes(old: Entry, new: Entry) -> Iterator[str]:

@@ -400,6 +400,20 @@ def test_changes_are_tabulated(tmp_path, capsys):
     assert ["no", "samples,", "after", "1", "entry", "4"] in lines
 
 
+def test_media_that_are_missing_are_told_apart_from_changed_ones(tmp_path, capsys):
+    shown = [sample("a", "<image>?", "1", image="images/a.png")]
+    before = write_annotations(tmp_path / "1", shown)
+    after = write_annotations(tmp_path / "2", shown)
+    write_picture(tmp_path / "1/images/a.png", 5)
+    assert run("diff", before, after) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["media", "missing,", "after", "1", "images/a.png"] in lines
+    assert run("diff", before, after, "--media", tmp_path / "1") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["media", "changed", "0"] in lines
+    assert not [line for line in lines if "missing," in line]
+
+
 def test_changes_are_written_as_json(tmp_path, capsys):
     before = write_annotations(tmp_path / "1", [sample("a", "?", "1")])
     after = write_annotations(tmp_path / "2", [sample("a", "?", "2")])
