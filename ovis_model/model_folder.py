@@ -97,3 +97,18 @@ def read_json(path: Path) -> dict[str, Any]:
 def digest_of(value: Any) -> str:
     """Digest JSON-like content, however it was formatted."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_inputs_digest(model: Path) -> str:
+    """Return the digest by which the run that trained this model is found.
+
+    Raises:
+        CheckpointError: If the folder does not say what it was trained from.
+    """
+    lineage = model / "lineage.json"
+    try:
+        return str(json.loads(lineage.read_text(encoding="utf-8"))["inputs_digest"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{lineage} does not name what the model was trained from; run `dvc repro train`"
+        ) from error

@@ -43,7 +43,7 @@ __all__ = [
     "RunLogger",
     "find_run_id",
     "flatten",
-    "log_evaluation",
+    "log_results",
     "set_model",
     "setup",
     "start_or_find_run",
@@ -298,17 +298,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def log_evaluation(
-    inputs_digest: str, metrics: Mapping[str, float], reports: Iterable[Path]
-) -> None:
-    """Put an evaluation on the run of the model's training, the newest one if there are many.
+def log_results(inputs_digest: str, metrics: Mapping[str, float], reports: Iterable[Path]) -> None:
+    """Put results on the run of the model's training, the newest one if there are many.
 
-    Evaluating again replaces what an earlier evaluation left: the last value of a metric is the
-    one MLflow shows.
+    Doing so again replaces what was left before: the last value of a metric is the one MLflow
+    shows.
 
     Args:
         inputs_digest: From the model folder's lineage.json.
-        metrics: Scores under flat names.
+        metrics: Numbers under flat names.
         reports: Files and folders to attach.
     """
     client = MlflowClient(tracking_uri=setup())

@@ -1,14 +1,13 @@
 """Step 4 of 5: score base and tuned model on the benchmarks, thinking enabled."""
 
-import json
 import logging
 from pathlib import Path
 
 from prefect import task
 from prefect.logging import get_run_logger
 
-from ovis_model.errors import CheckpointError
 from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.model_folder import read_inputs_digest
 from tasks._dvc import reproduce
 from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, MODEL, PREDICTIONS
 from tasks.params import Params
@@ -34,22 +33,7 @@ def run(params: Params) -> None:
     )
     report.write(EVALUATE_REPORT)
     log.info("%s", report.to_table())
-    _mlflow.log_evaluation(digest, report.metrics, (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS))
-
-
-def read_inputs_digest(model: Path) -> str:
-    """Return the digest by which the run that trained this model is found.
-
-    Raises:
-        CheckpointError: If the folder does not say what it was trained from.
-    """
-    lineage = model / "lineage.json"
-    try:
-        return str(json.loads(lineage.read_text(encoding="utf-8"))["inputs_digest"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{lineage} does not name what the model was trained from; run `dvc repro train`"
-        ) from error
+    _mlflow.log_results(digest, report.metrics, (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS))
 
 
 @task(name="evaluate", retries=1, retry_delay_seconds=60)

@@ -4,15 +4,19 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from ovis_model import registration
+from ovis_model.data.report import ValidationReport
+from ovis_model.model_folder import read_inputs_digest
 from ovis_model.registration import RegisterReport
 from tasks._dvc import reproduce
 from tasks.artifacts import (
+    DATA_CARD,
     EVALUATE_REPORT,
     KEPT_MODELS,
     MODEL,
     MODEL_CARD,
     REGISTER_REPORT,
     TRAIN_REPORT,
+    VALIDATE_REPORT,
 )
 from tasks.params import Params
 
@@ -20,9 +24,13 @@ from tasks.params import Params
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks._mlflow import MlflowRegistry  # noqa: PLC0415
+    from tasks import _mlflow  # noqa: PLC0415
 
     config = params.register_
+    data = ValidationReport.read(VALIDATE_REPORT)
+    _mlflow.log_results(
+        read_inputs_digest(MODEL), data_metrics(data), (VALIDATE_REPORT, DATA_CARD)
+    )
     report = registration.register(
         config,
         model=MODEL,
@@ -30,9 +38,22 @@ def run(params: Params) -> None:
         training=TRAIN_REPORT,
         kept_models=KEPT_MODELS,
         card=MODEL_CARD,
-        registry=MlflowRegistry(config.model_name),
+        registry=_mlflow.MlflowRegistry(config.model_name),
     )
     report.write(REGISTER_REPORT)
+
+
+def data_metrics(report: ValidationReport) -> dict[str, float]:
+    """Pick what a reader of the run wants to know of the data it learned from."""
+    numbers = {
+        "data.samples": report.num_samples,
+        "data.quarantined": report.num_quarantined,
+        "data.dropped": sum(report.num_dropped.values()),
+        "data.train_lines": report.num_train_lines,
+        "data.holdout": report.num_holdout,
+    }
+    shares = {f"data.share.{name or 'none'}": s.share for name, s in report.sources.items()}
+    return {name: float(value) for name, value in (numbers | shares).items()}
 
 
 @task(name="register", retries=1, retry_delay_seconds=10)

@@ -6,10 +6,20 @@ import pytest
 
 from ovis_model.registration import RegisterReport
 from tasks import register
-from tasks.artifacts import EVALUATE_REPORT, MODEL, MODEL_CARD, REGISTER_REPORT, TRAIN_REPORT
+from tasks.artifacts import (
+    DATA_CARD,
+    EVALUATE_REPORT,
+    MODEL,
+    MODEL_CARD,
+    REGISTER_REPORT,
+    TRAIN_REPORT,
+    VALIDATE_REPORT,
+)
 from tasks.params import Params
+from tests.support.raw_data import sample, write_annotations
 from tests.support.registry import scores, write_evaluation, write_manifest
 from tests.support.tiny_model import build_tiny_checkpoint
+from tests.support.validating import run_validation
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -25,6 +35,9 @@ def working_tree(tmp_path, monkeypatch):
     write_manifest(MODEL)
     TRAIN_REPORT.parent.mkdir()
     TRAIN_REPORT.write_text(json.dumps({"samples": 1200}), encoding="utf-8")
+    write_annotations(tmp_path / "raw", [sample("s", "Hi?", "Hello.")])
+    run_validation(tmp_path).write(VALIDATE_REPORT)
+    DATA_CARD.write_text("<title>Data card</title>", encoding="utf-8")
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from ovis_model.errors import CheckpointError
 from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.model_folder import read_inputs_digest
 from tasks import evaluate
 from tasks._mlflow import find_run_id
 from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, MODEL, PREDICTIONS
@@ -53,4 +54,4 @@ def test_the_step_leaves_its_reports_and_tells_the_tracker(world):
 
 def test_a_model_that_does_not_say_what_it_is_made_from_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"run `dvc repro train`"):
-        evaluate.read_inputs_digest(tmp_path)
+        read_inputs_digest(tmp_path)

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from tasks import _mlflow
-from tasks._mlflow import MlflowRegistry, find_run_id, flatten, log_evaluation, start_or_find_run
+from tasks._mlflow import MlflowRegistry, find_run_id, flatten, log_results, start_or_find_run
 
 DIGESTS = (f"{number:064x}" for number in itertools.count())
 
@@ -146,15 +146,15 @@ def test_an_evaluation_lands_on_the_run_of_its_training(digest, tmp_path):
     report.write_text("{}", encoding="utf-8")
     with start_or_find_run(digest) as run:
         pass
-    log_evaluation(digest, {"digits.tuned.score": 90.0}, [report])
-    log_evaluation(digest, {"digits.tuned.score": 95.0}, [report])
+    log_results(digest, {"digits.tuned.score": 90.0}, [report])
+    log_results(digest, {"digits.tuned.score": 95.0}, [report])
     assert read(run.run_id).data.metrics["digits.tuned.score"] == 95.0
     files = client().list_artifacts(run.run_id)
     assert [file.path for file in files] == ["evaluate.json"]
 
 
 def test_an_evaluation_of_a_model_trained_elsewhere_gets_a_run(digest):
-    log_evaluation(digest, {"digits.tuned.score": 90.0}, [])
+    log_results(digest, {"digits.tuned.score": 90.0}, [])
     run = read(find_run_id(digest))
     assert run.info.run_name.startswith("trained-elsewhere")
     assert run.info.status == "FINISHED"
