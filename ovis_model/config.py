@@ -13,10 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ovis_model.errors import ConfigError
 
-#: A picture longer than this many times its width is not resized but squeezed.
-#: Source: AIDC-AI/Ovis @ 4de4946, `smart_resize`.
-MAX_ASPECT_RATIO = 200
-
 
 class StepConfig(BaseModel):
     """Frozen, and unknown keys are errors: a typo must not train a model for a day."""

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ovis_model.config import MAX_ASPECT_RATIO
 from ovis_model.errors import DataError
+from ovis_model.processing.aspect_ratio import MAX_ASPECT_RATIO
 from ovis_model.processing.visual_tokens import HIDDEN_STRIDE, Grid
 
 PATCH_SIZE = 16

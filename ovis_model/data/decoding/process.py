@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-_PACKAGE_ROOT = Path(__file__).parents[2]
+_PACKAGE_ROOT = Path(__file__).parents[3]
 _READ_BYTES = 1 << 16
 #: A longer answer is no answer: what comes from a child is not trusted either.
 MAX_REPLY_BYTES = 1_000_000

@@ -18,8 +18,9 @@ from typing import Literal
 
 from PIL import Image
 
-from ovis_model.config import MAX_ASPECT_RATIO, FrameSampling, MediaLimits
+from ovis_model.config import FrameSampling, MediaLimits
 from ovis_model.errors import MediaError
+from ovis_model.processing.aspect_ratio import MAX_ASPECT_RATIO
 
 #: Frames per second that are believed.
 MIN_RATE, MAX_RATE = 0.1, 1000.0

@@ -28,9 +28,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ovis_model.config import MAX_ASPECT_RATIO
 from ovis_model.data.media import colours, containers
 from ovis_model.errors import DataError, MediaError
+from ovis_model.processing.aspect_ratio import MAX_ASPECT_RATIO
 
 #: Decoders that may run.  Pillow knows dozens more, some of which start other programs.
 _OPEN: dict[str, Callable[[IO[bytes], str], ImageFile.ImageFile]] = {

@@ -13,7 +13,7 @@ from ovis_model.data.annotations.writing import WRITERS, write_records
 from ovis_model.data.schema import Sample, parse_sample
 from ovis_model.errors import ConfigError, DataError
 
-SCHEMA = Path(__file__).parents[4] / "data" / "conversation.schema.json"
+SCHEMA = Path(__file__).parents[5] / "data" / "conversation.schema.json"
 WORDS = ("the left cat", "Ä 고양이", "<b>", 'say "a:b"', "5 < 6 & 7", "\n", "a\tb")
 
 

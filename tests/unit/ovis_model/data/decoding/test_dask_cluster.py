@@ -20,7 +20,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 from ovis_model.data.decoding.dask_cluster import DaskDecoders
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 LIMITS = MediaLimits(decode_seconds=20, decode_memory_gb=0.5)
 
 

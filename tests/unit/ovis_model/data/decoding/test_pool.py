@@ -19,7 +19,7 @@ from ovis_model.errors import ConfigError, OvisError
 from tests.support import decoder_tasks
 from tests.support.decoder_tasks import TASKS
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 LIMITS = MediaLimits(decode_seconds=2, decode_memory_gb=0.5)
 
 
