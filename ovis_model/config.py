@@ -248,6 +248,12 @@ class TrainConfig(PixelLimits):
     max_steps: int = Field(default=-1, description="optimizer steps; -1 follows the epochs")
     per_device_train_batch_size: int = Field(default=1, gt=0)
     gradient_accumulation_steps: int = Field(default=8, gt=0)
+    packing: bool = Field(
+        default=False, description="a micro-batch is one row of whole samples, without padding"
+    )
+    pack_length: int | None = Field(
+        default=None, gt=0, description="tokens of such a row; multimodal_max_length by default"
+    )
     learning_rate: float = Field(default=2e-5, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_steps: float = Field(default=0.0, ge=0, description="steps; below 1, a share of them")
@@ -295,6 +301,16 @@ class TrainConfig(PixelLimits):
             raise ValueError(
                 f"stage {self.stage} has no effect here; 3 (full training) is the only stage, "
                 "choose what learns with train_modules and the freeze flags"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_row_per_micro_batch(self) -> Self:
+        if self.packing and self.per_device_train_batch_size != 1:
+            raise ValueError(
+                f"with packing a micro-batch is one row, but per_device_train_batch_size is "
+                f"{self.per_device_train_batch_size}; set it to 1 and say with pack_length how "
+                "many tokens a row has"
             )
         return self
 

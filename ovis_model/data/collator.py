@@ -1,7 +1,7 @@
-"""Examples of different lengths become one batch, padded on the right.
+"""Examples of different lengths become one batch: padded on the right, or packed into one row.
 
 batch       examples of one micro-batch
-seq         the longest of them, text and visual positions together
+seq         the longest of them, or all of them packed; text and visual positions together
 patches     of all their images and frames, one after another
 num_media   images of all of them, a video counting as one
 """
@@ -9,8 +9,10 @@ num_media   images of all of them, a video counting as one
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ovis_model.data.dataset import Example
-from ovis_model.processing.processing_ovis2_5 import pad_batch
+from ovis_model.processing.processing_ovis2_5 import join_media, pad_batch
 from ovis_model.tokens import IGNORE_ID
 
 #: Entries of a batch that describe it and are not arguments of the model.
@@ -42,4 +44,43 @@ class DataCollatorForMultimodalDataset:
         batch[SAMPLE_IDS] = [example.sample_id for example in examples]
         batch[NUM_TOKENS] = sum(len(one.input_ids) for one in encoded)
         batch[NUM_SUPERVISED] = int((batch["labels"] != IGNORE_ID).sum())
+        return batch
+
+
+class PackingCollator:
+    """Puts the samples of one row behind each other; nothing is padded."""
+
+    def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, Any]:
+        """Make one batch.
+
+        Args:
+            rows: The samples of exactly one row.
+
+        Returns:
+            input_ids and labels int64 [1, seq], `sequence_lengths` with the positions of each
+            sample, and otherwise what `DataCollatorForMultimodalDataset` returns, save the
+            attention mask.  A sample's first position has no label: nothing precedes it.
+
+        Raises:
+            ValueError: If there is another number of rows, or the row is empty.
+        """
+        if len(rows) != 1 or not rows[0]:
+            raise ValueError(f"a packed batch is one row of samples, got {len(rows)} row(s)")
+        encoded = [example.encoded for example in rows[0]]
+        labels = torch.cat([one.labels for one in encoded if one.labels is not None])
+        lengths = [len(one.input_ids) for one in encoded]
+        begins = torch.tensor([0, *lengths[:-1]]).cumsum(0)
+        labels[begins] = IGNORE_ID
+        batch: dict[str, Any] = {
+            "input_ids": torch.cat([one.input_ids for one in encoded])[None],
+            "labels": labels[None],
+            "sequence_lengths": lengths,
+            SAMPLE_IDS: [example.sample_id for example in rows[0]],
+            NUM_TOKENS: sum(lengths),
+            NUM_SUPERVISED: int((labels != IGNORE_ID).sum()),
+        }
+        patches = [one.pixel_values for one in encoded if one.pixel_values is not None]
+        grids = [one.grid_thws for one in encoded if one.grid_thws is not None]
+        if patches:
+            batch["pixel_values"], batch["grid_thws"] = join_media(patches), join_media(grids)
         return batch

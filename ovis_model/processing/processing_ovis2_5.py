@@ -375,13 +375,13 @@ def _expand(
     return EncodedSample(
         input_ids=torch.from_numpy(expanded),
         labels=None if learned is None else torch.from_numpy(learned),
-        pixel_values=_join([patches for patches, _ in media]),
+        pixel_values=join_media([patches for patches, _ in media]),
         grid_thws=torch.tensor(grids) if media else None,
     )
 
 
-def _join(tensors: list[Tensor]) -> Tensor | None:
-    # Patches are megabytes: a single tensor is not copied.
+def join_media(tensors: list[Tensor]) -> Tensor | None:
+    """Put patches or grids behind each other; a single tensor, megabytes of it, is not copied."""
     if len(tensors) == 1:
         return tensors[0]
     return torch.cat(tensors) if tensors else None
@@ -425,6 +425,6 @@ def pad_batch(
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "labels": labels,
-        "pixel_values": _join(patches),
-        "grid_thws": _join(grids),
+        "pixel_values": join_media(patches),
+        "grid_thws": join_media(grids),
     }

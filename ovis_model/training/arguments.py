@@ -45,6 +45,8 @@ RENAMED = {
 FIELDS: dict[str, dataclasses.Field[Any]] = {
     field.name: field for field in dataclasses.fields(TrainingArguments) if field.init
 }
+#: Keys that order or drop samples, and what they may be where rows are planned.
+UNLESS_PACKED = {"train_sampling_strategy": "random", "dataloader_drop_last": False}
 SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
 #: DeepSpeed prints a line every so many steps; our own log and progress bar say more.
 SILENT_STEPS = 1_000_000_000
@@ -101,6 +103,12 @@ def _values(config: TrainConfig) -> dict[str, Any]:
             f"train: train_sampling_strategy is {strategy!r}; choose one of "
             f"{', '.join(SAMPLING_STRATEGIES)}"
         )
+    for key, only in UNLESS_PACKED.items():
+        if config.packing and values.get(key, only) != only:
+            raise ConfigError(
+                f"train: {key} is {values[key]!r}, but with packing every sample is in one of the "
+                "planned rows, whose order is random; remove it, or say packing: false"
+            )
     return values
 
 
@@ -171,6 +179,11 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ConfigError(f"train.deepspeed: {path} must hold a JSON object")
     return settings
+
+
+def data_seed(arguments: TrainingArguments) -> int:
+    """Return the seed of the order of the data."""
+    return arguments.seed if arguments.data_seed is None else arguments.data_seed
 
 
 def zero_stage(arguments: TrainingArguments) -> int:

@@ -20,6 +20,16 @@ class ModuleReport(Report):
     parameters: int
 
 
+class PackingReport(Report):
+    """The rows of an epoch."""
+
+    rows: int
+    fill: float
+    """Share of their room that is taken."""
+    imbalance: float
+    """How much longer an epoch takes because processes wait for the slowest; 1 is not at all."""
+
+
 class TrainReport(Report):
     """The same inputs give the same report: durations and speed are in the metrics log.
 
@@ -41,11 +51,13 @@ class TrainReport(Report):
     modules: list[ModuleReport]
     world_size: int
     effective_batch_size: int
+    """Samples per optimizer step; with packing, rows."""
     deepspeed: bool
     zero_stage: int
     dtype: str
     attn_implementation: dict[str, str]
     device: str
+    packing: PackingReport | None = None
 
 
 class TrainJob(BaseModel):

@@ -23,13 +23,15 @@ from ovis_model.data.collator import (
     NUM_TOKENS,
     SAMPLE_IDS,
     DataCollatorForMultimodalDataset,
+    PackingCollator,
 )
 from ovis_model.data.dataset import ConversationDataset
 from ovis_model.errors import TrainingError, list_examples
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.training import checkpoints
-from ovis_model.training.arguments import zero_stage
+from ovis_model.training.arguments import data_seed, zero_stage
 from ovis_model.training.environment import wait_for_all
+from ovis_model.training.packed_rows import PackedDataset, RowSampler
 from ovis_model.training.train_modules import optimizer_groups
 
 #: Batches that are sorted by length together when train_sampling_strategy groups by length.
@@ -101,7 +103,7 @@ class OvisTrainer(Trainer):
     Args:
         model: The model, its frozen parameters already marked.
         args: From `training_arguments`.
-        train_dataset: The samples.
+        train_dataset: The samples, or rows of them.
         collator: Makes batches of them.
         lengths: Tokens of each sample.
         rates: Learning rate of each parameter that learns, by name.
@@ -114,8 +116,8 @@ class OvisTrainer(Trainer):
         *,
         model: Ovis2_5ForConditionalGeneration,
         args: TrainingArguments,
-        train_dataset: ConversationDataset,
-        collator: DataCollatorForMultimodalDataset,
+        train_dataset: ConversationDataset | PackedDataset,
+        collator: DataCollatorForMultimodalDataset | PackingCollator,
         lengths: Sequence[int],
         rates: Mapping[str, float],
         keep_checkpoints: int,
@@ -135,7 +137,8 @@ class OvisTrainer(Trainer):
         self.rates = rates
         self.keep_checkpoints = keep_checkpoints
         self._sample_ids: list[str] = []
-        self._tokens_since_log = 0
+        self._order: EpochSampler | RowSampler | None = None
+        self._tokens_since_log = self._rows_since_log = self._positions_since_log = 0
         self._last_log_seconds = time.monotonic()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -150,15 +153,26 @@ class OvisTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, _train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        if isinstance(self.train_dataset, PackedDataset):
+            self._order = RowSampler(self.train_dataset.rows)
+            return self._order
         strategy = self.args.train_sampling_strategy
-        return EpochSampler(
+        self._order = EpochSampler(
             self.lengths,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=data_seed(self.args),
             shuffle=strategy != "sequential",
             batch_size=self._train_batch_size * self.args.world_size
             if strategy == "group_by_length"
             else None,
         )
+        return self._order
+
+    def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> None:
+        # The loader of a run resumed within an epoch wraps the sampler once more, and at several
+        # processes the epoch no longer reaches it: the rest of epoch 2 would be that of epoch 0.
+        assert self._order is not None  # made with the loader
+        self._order.set_epoch(epoch)
+        super()._run_epoch(model, epoch, *args, **kwargs)  # type: ignore[no-untyped-call]
 
     def compute_loss(
         self,
@@ -175,6 +189,8 @@ class OvisTrainer(Trainer):
         """
         self._sample_ids = inputs.pop(SAMPLE_IDS)
         self._tokens_since_log += inputs.pop(NUM_TOKENS)
+        self._rows_since_log += len(inputs["input_ids"])
+        self._positions_since_log += inputs["input_ids"].numel()
         # DIVERGES(nothing-to-learn): the reference writes a line to its log and trains on NaN.
         if inputs.pop(NUM_SUPERVISED) == 0:
             raise TrainingError(
@@ -210,13 +226,21 @@ class OvisTrainer(Trainer):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the throughput since the last line, and log."""
+        """Add throughput and padding since the last line, and log."""
         if "loss" in logs:
             now = time.monotonic()
             seconds = now - self._last_log_seconds
             tokens = self._tokens_since_log * self.args.world_size
             logs["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
-            self._tokens_since_log, self._last_log_seconds = 0, now
+            # Of this process: to ask the others would cost more than the answer is worth.
+            per_position = self._tokens_since_log / max(self._positions_since_log, 1)
+            per_row = self._tokens_since_log / max(self._rows_since_log, 1)
+            logs |= {
+                "padding_fraction": round(1 - per_position, 4),
+                "tokens_per_row": round(per_row, 1),
+            }
+            self._tokens_since_log = self._rows_since_log = self._positions_since_log = 0
+            self._last_log_seconds = now
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

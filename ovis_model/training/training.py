@@ -24,6 +24,7 @@ from ovis_model.data.collator import (
     NUM_TOKENS,
     SAMPLE_IDS,
     DataCollatorForMultimodalDataset,
+    PackingCollator,
 )
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.errors import TrainingError
@@ -42,7 +43,8 @@ from ovis_model.training.environment import (
     wait_for_all,
 )
 from ovis_model.training.inputs import TrainingInputs, read_extracted
-from ovis_model.training.report import ModuleReport, TrainReport
+from ovis_model.training.packed_rows import PackedDataset, pack_samples
+from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
 from ovis_model.training.train_modules import (
     count_parameters,
     freeze_others,
@@ -165,11 +167,14 @@ def _prepare(
     model = _load_base(config, arguments)
     rates = learning_rates([name for name, _ in model.named_parameters()], config)
     freeze_others(model, rates)
+    rows = pack_samples(dataset, extents, config, arguments, model.config)
     trainer = OvisTrainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
-        collator=DataCollatorForMultimodalDataset(pad_id=processor.token_ids.pad),
+        train_dataset=PackedDataset(dataset, rows) if rows else dataset,
+        collator=PackingCollator()
+        if rows
+        else DataCollatorForMultimodalDataset(pad_id=processor.token_ids.pad),
         lengths=[extent.num_tokens for extent in extents],
         rates=rates,
         keep_checkpoints=config.save_total_limit,
@@ -283,6 +288,16 @@ def _report(
         dtype=str(model.dtype).removeprefix("torch."),
         attn_implementation=_attention_in_use(trainer),
         device=args.device.type,
+        packing=_packing_report(trainer),
+    )
+
+
+def _packing_report(trainer: OvisTrainer) -> PackingReport | None:
+    if not isinstance(trainer.train_dataset, PackedDataset):
+        return None
+    rows = trainer.train_dataset.rows
+    return PackingReport(
+        rows=len(rows), fill=round(rows.fill, 4), imbalance=round(rows.imbalance(), 4)
     )
 
 

@@ -58,6 +58,16 @@ def text_sample(number: int) -> dict[str, Any]:
     }
 
 
+def mixed_samples() -> list[dict[str, Any]]:
+    """One of each kind; what to say of the text is more than all the others have."""
+    several = image_sample(1)
+    several |= {"id": "several_1", "image": ["media/green.png", "media/white.png"]}
+    several["conversations"][0]["value"] = "<image>\n<image>\nWhich colours are these?"
+    text = text_sample(0)
+    text["conversations"][-1]["value"] = "red " * 50
+    return [image_sample(0), several, video_sample(0), text]
+
+
 @dataclass(frozen=True)
 class TrainingWorld:
     """Paths of one prepared training."""
