@@ -3,6 +3,7 @@
     python -m benchmarks model                       all cases
     python -m benchmarks model --only P1,C1          some goals
     python -m benchmarks model --smoke               small sizes, one round: does it work?
+    python -m benchmarks training --only S1          a million samples to packed rows
     python -m benchmarks data --only D2 --no-scale   the suite's table alone
     python -m benchmarks data --only scale,extract   whole validations by size, and extraction
 
@@ -28,9 +29,9 @@ from benchmarks.suite import Case, Row, Settings, run_case
 if TYPE_CHECKING:
     from benchmarks.data.scale_report import Goal
 
-SUITES = ("data", "model")
+SUITES = ("data", "model", "training")
 #: What `--only` calls the measurements that follow the cases of a suite.
-FOLLOW_UPS = {"data": ("scale", "extract"), "model": ()}
+FOLLOW_UPS = {"data": ("scale", "extract"), "model": (), "training": ()}
 SMOKE = Settings(rounds=1, min_seconds=0.0, small=True)
 
 

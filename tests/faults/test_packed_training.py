@@ -67,7 +67,7 @@ def first_loss(world: TrainingWorld) -> float:
     return json.loads(world.metrics.read_text().splitlines()[0])["loss"]
 
 
-@pytest.mark.parametrize("stage", [None, 2, 3], ids=["plain", "zero2", "zero3"])
+@pytest.mark.parametrize("stage", [None, 3], ids=["plain", "zero3"])
 def test_two_rows_on_two_processes_give_the_gradients_of_single_samples(tmp_path, stage):
     world = build_training_world(tmp_path, samples=mixed_samples())
     run(world, **ONE_STEP, per_device_train_batch_size=1, gradient_accumulation_steps=4)
@@ -86,19 +86,10 @@ def test_two_rows_on_two_processes_give_the_gradients_of_single_samples(tmp_path
         assert packed[name].allclose(tensor, rtol=0, atol=1e-5 * step + 1e-8), name
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({**PACKED, "pack_length": 160}, id="packed"),
-        pytest.param({"per_device_train_batch_size": 2}, id="padded"),
-    ],
-)
-def test_two_processes_killed_within_a_later_epoch_resume_to_the_very_same_bytes(
-    tmp_path, settings
-):
+def test_two_processes_killed_within_a_later_epoch_resume_to_the_very_same_bytes(tmp_path):
     world = build_training_world(tmp_path)
-    # Four or five steps an epoch, and checkpoints within the second and those after it.
-    job = {**settings, "max_steps": 28, "save_steps": 7, "logging_steps": 1}
+    # Four steps an epoch: the first checkpoint is written within the second.
+    job = {**PACKED, "pack_length": 160, "max_steps": 28, "save_steps": 7, "logging_steps": 1}
     job["deepspeed"] = world.deepspeed(1)
     finish(start(world.write_job(**job)))
     uninterrupted = sha256_of_folder(world.output)

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from ovis_model.data.collator import DataCollatorForMultimodalDataset
+from ovis_model.data.collator import DataCollatorForMultimodalDataset, PackingCollator
 from ovis_model.data.dataset import Example
 from ovis_model.processing.processing_ovis2_5 import EncodedSample
 
@@ -52,3 +53,35 @@ def test_names_and_counts_travel_with_the_batch():
     assert batch["sample_ids"] == ["a", "b"]
     assert batch["num_tokens"] == 6
     assert batch["num_supervised_tokens"] == 2
+
+
+def test_a_packed_row_has_its_samples_behind_each_other():
+    row = [example("a", 2, patches=4), example("b", 3), example("c", 4, patches=8)]
+    batch = PackingCollator()([row])
+    assert batch["input_ids"].tolist() == [[1, 2, 1, 2, 3, 1, 2, 3, 4]]
+    assert batch["labels"].tolist() == [[-100, 5, -100, -100, 5, -100, -100, -100, 5]]
+    assert batch["sequence_lengths"] == [2, 3, 4]
+    assert batch["pixel_values"][:, 0].tolist() == [4] * 4 + [8] * 8
+    assert batch["grid_thws"].tolist() == [[1, 2, 2], [1, 2, 4]]
+    assert batch["sample_ids"] == ["a", "b", "c"]
+    assert (batch["num_tokens"], batch["num_supervised_tokens"]) == (9, 3)
+    assert "attention_mask" not in batch
+
+
+def test_a_packed_row_of_text_carries_no_media_keys():
+    batch = PackingCollator()([[example("a", 2), example("b", 3)]])
+    assert not {"pixel_values", "grid_thws"} & set(batch)
+
+
+def test_the_first_position_of_a_packed_sample_is_learned_from_nothing():
+    first = example("b", 1)
+    batch = PackingCollator()([[example("a", 2), first]])
+    assert batch["labels"].tolist() == [[-100, 5, -100]]
+    assert batch["num_supervised_tokens"] == 1
+    assert first.encoded.labels.tolist() == [5], "a cached example must stay as it is"
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[example("a", 2)], [example("b", 2)]]])
+def test_a_packed_batch_is_exactly_one_row(rows):
+    with pytest.raises(ValueError, match=r"one row of samples, got \d row"):
+        PackingCollator()(rows)

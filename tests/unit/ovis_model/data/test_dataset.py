@@ -83,6 +83,9 @@ def test_extents_are_exact_and_decode_no_picture(dataset, media_root, monkeypatc
     )
     encoded = [example.encoded for example in map(samples.__getitem__, range(4))]
     expected = [(len(e.input_ids), int((e.labels != -100).sum())) for e in encoded]
+    grids = [
+        () if e.grid_thws is None else tuple(map(tuple, e.grid_thws.tolist())) for e in encoded
+    ]
 
     def decode(image):
         raise AssertionError("decoded")
@@ -91,6 +94,7 @@ def test_extents_are_exact_and_decode_no_picture(dataset, media_root, monkeypatc
     found = samples.extents()
     assert [(one.num_tokens, one.num_supervised) for one in found] == expected
     assert [one.is_multimodal for one in found] == [True, True, True, False]
+    assert [one.grids for one in found] == grids
 
 
 def test_extents_of_a_cached_dataset_fill_it(dataset, media_root):
