@@ -28,7 +28,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help setup run test check bench-model bench-data $(STEPS) retrain schedule ui status lock clean
+.PHONY: help setup run test check bench-model bench-data bench-train $(STEPS) retrain schedule ui status lock clean
 
 help: ## this list
 	@grep -hE '^[-a-z $$()A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STEPS)/$(STEPS)/' \
@@ -55,6 +55,9 @@ bench-model: $(STAMP) ## time and memory of the model's parts against stock ones
 
 bench-data: $(STAMP) ## time and memory of reading, checking and decoding data, up to a million rows; BENCH as above
 	@python -m benchmarks data $(BENCH)
+
+bench-train: $(STAMP) ## packing of samples into rows of equal work, against best fit by tokens
+	@python -m benchmarks training $(BENCH)
 
 $(STEPS): $(STAMP) ## one step, and whatever it depends on
 	@$(need_repository)
