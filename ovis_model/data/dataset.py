@@ -20,6 +20,7 @@ from ovis_model.processing.processing_ovis2_5 import (
     Ovis2_5Processor,
     naming_sample,
 )
+from ovis_model.processing.visual_tokens import Grid
 from ovis_model.tokens import IGNORE_ID
 
 
@@ -39,11 +40,13 @@ class Extent:
         num_tokens: Positions, text and visual together.
         num_supervised: Positions whose token is learned.
         is_multimodal: Whether the sample shows an image or a video.
+        grids: (t, h, w) of each of them, in patches.
     """
 
     num_tokens: int
     num_supervised: int
     is_multimodal: bool
+    grids: tuple[Grid, ...] = ()
 
 
 class ConversationDataset(Dataset[Example]):
@@ -150,15 +153,18 @@ class ConversationDataset(Dataset[Example]):
             num_tokens=size.num_tokens,
             num_supervised=size.num_supervised_tokens,
             is_multimodal=bool(size.grids),
+            grids=size.grids,
         )
 
 
 def _extent_of(encoded: EncodedSample) -> Extent:
     assert encoded.labels is not None
+    grids = [] if encoded.grid_thws is None else encoded.grid_thws.tolist()
     return Extent(
         num_tokens=len(encoded.input_ids),
         num_supervised=int((encoded.labels != IGNORE_ID).sum()),
         is_multimodal=encoded.pixel_values is not None,
+        grids=tuple((t, h, w) for t, h, w in grids),
     )
 
 

@@ -13,7 +13,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 #: Seconds between two states of the progress bar: on a terminal, and in a log file.
 REDRAW_SECONDS, LOG_SECONDS = 0.5, 5.0
 #: What a line of the metrics log may hold besides its step.
-LOGGED = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "epoch")
+LOGGED = (
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "tokens_per_second",
+    "gflops_per_second",
+    "mfu",
+    "epoch",
+)
 
 
 class ProgressBar(TrainerCallback):

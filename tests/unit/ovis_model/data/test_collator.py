@@ -2,6 +2,7 @@ import torch
 
 from ovis_model.data.collator import DataCollatorForMultimodalDataset
 from ovis_model.data.dataset import Example
+from ovis_model.flops import BatchShape
 from ovis_model.processing.processing_ovis2_5 import EncodedSample
 
 PAD = 9
@@ -52,3 +53,9 @@ def test_names_and_counts_travel_with_the_batch():
     assert batch["sample_ids"] == ["a", "b"]
     assert batch["num_tokens"] == 6
     assert batch["num_supervised_tokens"] == 2
+
+
+def test_the_batch_says_how_much_work_it_is():
+    rows = [example("a", 2, patches=4), example("b", 5), example("c", 3, patches=8)]
+    batch = DataCollatorForMultimodalDataset(pad_id=PAD)(rows)
+    assert batch["shape"] == BatchShape((2, 5, 3), ((1, 2, 2), (1, 2, 4)), 3)

@@ -91,6 +91,8 @@ def test_extents_are_exact_and_decode_no_picture(dataset, media_root, monkeypatc
     found = samples.extents()
     assert [(one.num_tokens, one.num_supervised) for one in found] == expected
     assert [one.is_multimodal for one in found] == [True, True, True, False]
+    grids = [[] if e.grid_thws is None else e.grid_thws.tolist() for e in encoded]
+    assert [[list(grid) for grid in one.grids] for one in found] == grids
 
 
 def test_extents_of_a_cached_dataset_fill_it(dataset, media_root):
