@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from ovis_model.data.dataset import Example
-from ovis_model.processing.processing_ovis2_5 import join_media, pad_batch
+from ovis_model.flops import BatchShape
+from ovis_model.processing.processing_ovis2_5 import EncodedSample, join_media, pad_batch
 from ovis_model.tokens import IGNORE_ID
 
 #: Entries of a batch that describe it and are not arguments of the model.
 SAMPLE_IDS = "sample_ids"
 NUM_TOKENS = "num_tokens"
 NUM_SUPERVISED = "num_supervised_tokens"
+SHAPE = "shape"
 
 
 class DataCollatorForMultimodalDataset:
@@ -34,7 +36,8 @@ class DataCollatorForMultimodalDataset:
             input_ids int64 [batch, seq], attention_mask bool [batch, seq], labels int64
             [batch, seq], and, if any example shows something, pixel_values uint8 [patches, 768],
             which the model normalises, and grid_thws int64 [num_media, 3]; besides them
-            `sample_ids`, `num_tokens` without padding and `num_supervised_tokens`.
+            `sample_ids`, `num_tokens` without padding, `num_supervised_tokens` and `shape`, a
+            `BatchShape` that says how much work the batch is.
         """
         encoded = [example.encoded for example in examples]
         padded = pad_batch(encoded, pad_id=self.pad_id, side="right")
@@ -44,6 +47,7 @@ class DataCollatorForMultimodalDataset:
         batch[SAMPLE_IDS] = [example.sample_id for example in examples]
         batch[NUM_TOKENS] = sum(len(one.input_ids) for one in encoded)
         batch[NUM_SUPERVISED] = int((batch["labels"] != IGNORE_ID).sum())
+        batch[SHAPE] = shape_of(encoded, batch[NUM_SUPERVISED])
         return batch
 
 
@@ -79,8 +83,19 @@ class PackingCollator:
             NUM_TOKENS: sum(lengths),
             NUM_SUPERVISED: int((labels != IGNORE_ID).sum()),
         }
+        batch[SHAPE] = shape_of(encoded, batch[NUM_SUPERVISED])
         patches = [one.pixel_values for one in encoded if one.pixel_values is not None]
         grids = [one.grid_thws for one in encoded if one.grid_thws is not None]
         if patches:
             batch["pixel_values"], batch["grid_thws"] = join_media(patches), join_media(grids)
         return batch
+
+
+def shape_of(encoded: Sequence[EncodedSample], num_supervised: int) -> BatchShape:
+    """Describe encoded samples to whoever counts their work; read before they are on a GPU."""
+    grids = [one.grid_thws.tolist() for one in encoded if one.grid_thws is not None]
+    return BatchShape(
+        sequences=tuple(len(one.input_ids) for one in encoded),
+        grids=tuple((t, h, w) for media in grids for t, h, w in media),
+        num_supervised=num_supervised,
+    )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ovis_model.data.dataset import Extent
 from ovis_model.errors import DataError
+from ovis_model.flops import FlopCounter
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.processing.visual_tokens import HIDDEN_STRIDE
 
@@ -57,29 +58,22 @@ class CostModel:
 
     @classmethod
     def of(cls, config: Ovis2_5Config) -> Self:
-        """Count a model's operations; those of a windowed block's attention are left out.
+        """Take the counter's figures; a windowed block's attention is left out.
 
         Example:
             >>> CostModel.of(Ovis2_5Config(llm_config={"hidden_size": 2048})).per_squared_patches
             124416
         """
-        llm, vit = config.llm, config.vit
-        queries = llm.num_attention_heads * llm.head_dim
-        keys = llm.num_key_value_heads * llm.head_dim
-        block = llm.hidden_size * (2 * queries + 2 * keys + 3 * llm.intermediate_size)
-        vit_block = vit.hidden_size * (4 * vit.hidden_size + 2 * vit.intermediate_size)
-        embedding = vit.num_channels * vit.patch_size**2 * vit.hidden_size
-        patches = HIDDEN_STRIDE**2
-        tail = config.visual_vocab_size * (patches * vit.hidden_size + llm.hidden_size)
-        full = vit.full_attention_blocks
-        num_full = vit.num_hidden_layers if full is None else len(full)
+        counter = FlopCounter(config)
+        full = config.vit.full_attention_blocks
+        num_full = counter.num_blocks if full is None else len(full)
+        patch = counter.patch_embedding + counter.num_blocks * counter.block
         return cls(
-            per_token=2 * llm.num_hidden_layers * block,
-            per_visual_token=2
-            * (patches * (vit.num_hidden_layers * vit_block + embedding) + tail),
-            per_squared_patches=4 * vit.hidden_size * num_full,
-            per_squared_tokens=2 * queries * llm.num_hidden_layers,
-            per_supervised_token=2 * llm.hidden_size * llm.vocab_size,
+            per_token=counter.token,
+            per_visual_token=HIDDEN_STRIDE**2 * patch + counter.head + counter.vte,
+            per_squared_patches=4 * config.vit.hidden_size * num_full,
+            per_squared_tokens=counter.causal,
+            per_supervised_token=counter.lm_head,
         )
 
 

@@ -198,6 +198,10 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             )
         # Negative ids borrow token 0 for a moment and are overwritten below.
         embeds: Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
+        if embeds.is_leaf and embeds.requires_grad:
+            # Of a frozen table, and made to require a gradient by transformers for checkpointing:
+            # such a tensor may not be written to.
+            embeds = embeds.clone()
         indicators = (input_ids <= IMAGE_BEGIN_ID) & (input_ids >= VIDEO_END_ID)
         # In training also for no indicator at all: ZeRO-1/2 reduce gradients in order of arrival,
         # so text and images must build the graph in the same order on every rank.

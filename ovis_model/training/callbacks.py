@@ -20,6 +20,8 @@ LOGGED = (
     "tokens_per_second",
     "tokens_per_row",
     "padding_fraction",
+    "gflops_per_second",
+    "mfu",
     "epoch",
 )
 

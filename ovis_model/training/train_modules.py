@@ -14,6 +14,7 @@ from torch import nn
 
 from ovis_model.config import TrainConfig, unknown_key
 from ovis_model.errors import ConfigError
+from ovis_model.flops import Learning, Part
 
 LAST_BLOCK = "visual_tokenizer.vit.last_block"
 #: Name in `train_modules` to the prefix its parameters share.
@@ -130,6 +131,36 @@ def freeze_others(model: nn.Module, rates: Mapping[str, float]) -> None:
     """Let exactly the parameters in `rates` require gradients."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in rates)
+
+
+def what_learns(rates: Mapping[str, float], *, num_blocks: int) -> Learning:
+    """Say which parts learn, for counting their work.
+
+    Args:
+        rates: Learning rate of each parameter that learns, by name.
+        num_blocks: Of the vision tower.
+    """
+    prefixes: dict[Part, str] = {
+        "vit": MODULES["visual_tokenizer.vit"],
+        "head": MODULES["visual_tokenizer.head"],
+        "vte": MODULES["vte"],
+        "llm": MODULES["llm"],
+    }
+    tower = [name for name in rates if name.startswith(prefixes["vit"])]
+    first = min((_block_number(name) for name in tower), default=0)
+    return Learning(
+        weights=frozenset(
+            part
+            for part, prefix in prefixes.items()
+            if any(name.startswith(prefix) for name in rates)
+        ),
+        vit_blocks=None if first < 0 or not tower else num_blocks - first,
+    )
+
+
+def _block_number(name: str) -> int:
+    """Return the number of a tower parameter's block, -1 for what comes before all blocks."""
+    return int(name[len(BLOCKS) :].split(".", maxsplit=1)[0]) if name.startswith(BLOCKS) else -1
 
 
 def optimizer_groups(

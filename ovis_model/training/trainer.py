@@ -7,7 +7,6 @@ checkpoint counts only once it is committed, and metrics go to a file while trai
 
 import math
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ovis_model.data.collator import (
     NUM_SUPERVISED,
     NUM_TOKENS,
     SAMPLE_IDS,
+    SHAPE,
     DataCollatorForMultimodalDataset,
     PackingCollator,
 )
@@ -32,6 +32,7 @@ from ovis_model.training import checkpoints
 from ovis_model.training.arguments import data_seed, zero_stage
 from ovis_model.training.environment import wait_for_all
 from ovis_model.training.packed_rows import PackedDataset, RowSampler
+from ovis_model.training.throughput import Throughput
 from ovis_model.training.train_modules import optimizer_groups
 
 #: Batches that are sorted by length together when train_sampling_strategy groups by length.
@@ -138,8 +139,7 @@ class OvisTrainer(Trainer):
         self.keep_checkpoints = keep_checkpoints
         self._sample_ids: list[str] = []
         self._order: EpochSampler | RowSampler | None = None
-        self._tokens_since_log = self._rows_since_log = self._positions_since_log = 0
-        self._last_log_seconds = time.monotonic()
+        self._work = Throughput(model, rates, device=args.device, world_size=args.world_size)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer that really runs, with one group per learning rate."""
@@ -188,9 +188,7 @@ class OvisTrainer(Trainer):
                 no number.
         """
         self._sample_ids = inputs.pop(SAMPLE_IDS)
-        self._tokens_since_log += inputs.pop(NUM_TOKENS)
-        self._rows_since_log += len(inputs["input_ids"])
-        self._positions_since_log += inputs["input_ids"].numel()
+        self._work.add(inputs.pop(NUM_TOKENS), inputs.pop(SHAPE), rows=inputs["input_ids"].shape)
         # DIVERGES(nothing-to-learn): the reference writes a line to its log and trains on NaN.
         if inputs.pop(NUM_SUPERVISED) == 0:
             raise TrainingError(
@@ -228,19 +226,7 @@ class OvisTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add throughput and padding since the last line, and log."""
         if "loss" in logs:
-            now = time.monotonic()
-            seconds = now - self._last_log_seconds
-            tokens = self._tokens_since_log * self.args.world_size
-            logs["tokens_per_second"] = round(tokens / max(seconds, 1e-9), 1)
-            # Of this process: to ask the others would cost more than the answer is worth.
-            per_position = self._tokens_since_log / max(self._positions_since_log, 1)
-            per_row = self._tokens_since_log / max(self._rows_since_log, 1)
-            logs |= {
-                "padding_fraction": round(1 - per_position, 4),
-                "tokens_per_row": round(per_row, 1),
-            }
-            self._tokens_since_log = self._rows_since_log = self._positions_since_log = 0
-            self._last_log_seconds = now
+            logs.update(self._work.since_last_time())
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

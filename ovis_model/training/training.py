@@ -23,6 +23,7 @@ from ovis_model.data.collator import (
     NUM_SUPERVISED,
     NUM_TOKENS,
     SAMPLE_IDS,
+    SHAPE,
     DataCollatorForMultimodalDataset,
     PackingCollator,
 )
@@ -243,7 +244,7 @@ def _holdout_loss(
     total, num_tokens = 0.0, 0
     for start in range(0, len(dataset), size):
         batch = collate([dataset[i] for i in range(start, min(start + size, len(dataset)))])
-        del batch[SAMPLE_IDS], batch[NUM_TOKENS]
+        del batch[SAMPLE_IDS], batch[NUM_TOKENS], batch[SHAPE]
         num_tokens += batch.pop(NUM_SUPERVISED)
         batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
         # Divided by one item the loss is a sum, and sums of batches add up.

@@ -3,6 +3,7 @@ import torch
 
 from ovis_model.data.collator import DataCollatorForMultimodalDataset, PackingCollator
 from ovis_model.data.dataset import Example
+from ovis_model.flops import BatchShape
 from ovis_model.processing.processing_ovis2_5 import EncodedSample
 
 PAD = 9
@@ -85,3 +86,9 @@ def test_the_first_position_of_a_packed_sample_is_learned_from_nothing():
 def test_a_packed_batch_is_exactly_one_row(rows):
     with pytest.raises(ValueError, match=r"one row of samples, got \d row"):
         PackingCollator()(rows)
+
+
+def test_the_batch_says_how_much_work_it_is():
+    rows = [example("a", 2, patches=4), example("b", 5), example("c", 3, patches=8)]
+    batch = DataCollatorForMultimodalDataset(pad_id=PAD)(rows)
+    assert batch["shape"] == BatchShape((2, 5, 3), ((1, 2, 2), (1, 2, 4)), 3)

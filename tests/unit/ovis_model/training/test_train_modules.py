@@ -4,6 +4,7 @@ from torch import nn
 
 from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
+from ovis_model.flops import Learning
 from ovis_model.training.train_modules import (
     ModuleRate,
     count_parameters,
@@ -12,6 +13,7 @@ from ovis_model.training.train_modules import (
     optimizer_groups,
     parse_train_modules,
     rates_by_module,
+    what_learns,
 )
 
 VIT = "visual_tokenizer.vit.vision_model."
@@ -123,3 +125,22 @@ def test_parameters_without_a_rate_are_frozen_and_not_counted():
     assert count_parameters(model) == 12
     assert count_parameters(model, trainable_only=True) == 4
     assert rates_by_module(model, {"vte.weight": 1e-3}) == {("vte", 1e-3): 4}
+
+
+@pytest.mark.parametrize(
+    ("train_modules", "expected"),
+    [
+        ("all", Learning()),
+        ("llm|vte", Learning(weights=frozenset({"llm", "vte"}))),
+        ("visual_tokenizer", Learning(weights=frozenset({"vit", "head"}))),
+        ("visual_tokenizer.head", Learning(weights=frozenset({"head"}))),
+        (
+            "visual_tokenizer.vit.last_block",
+            Learning(weights=frozenset({"vit"}), vit_blocks=1),
+        ),
+    ],
+)
+def test_what_learns_is_told_to_the_counter_of_work(train_modules, expected):
+    config = TrainConfig(ovis_pretrained_path="x", train_modules=train_modules)
+    rates = learning_rates(NAMES, config)
+    assert what_learns(rates, num_blocks=11) == expected
