@@ -7,7 +7,7 @@ has the keys of the seed's train_config.json; any further key must be a field of
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -33,16 +33,30 @@ class StepConfig(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            findings = [_explain(finding, cls.model_fields) for finding in error.errors()]
+            findings = [_explain(finding, cls) for finding in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(findings)) from error
 
 
-def _explain(finding: Any, known: Iterable[str]) -> str:
+def _explain(finding: Any, config: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in finding["loc"])
     if finding["type"] == "extra_forbidden":
-        return unknown_key(key, known)
+        *outer, name = finding["loc"]
+        place = ".".join(map(str, outer))
+        hint = unknown_key(str(name), _known_keys(config, outer))
+        return f"{place}: {hint}" if place else hint
     message = finding["msg"].removeprefix("Value error, ")
     return f"{key}: {message} (got {finding['input']!r})" if key else message
+
+
+def _known_keys(config: type[BaseModel], place: Iterable[Any]) -> Iterable[str]:
+    """List the keys of a section, or of the class of sections that lies at a place in it."""
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = config.model_fields[part].annotation
+        inner = [found for found in (field, *get_args(field)) if isinstance(found, type)]
+        config = next((found for found in inner if issubclass(found, BaseModel)), config)
+    return config.model_fields
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -204,6 +218,16 @@ class ValidateConfig(StepConfig):
     dask_scheduler: str | None = Field(
         default=None, description="address of a Dask scheduler whose workers decode instead"
     )
+
+    @model_validator(mode="after")
+    def _one_name_per_source(self) -> Self:
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"sources: more than one is named {', '.join(twice)}; caps, weights and reports "
+                "go by name: give each its own"
+            )
+        return self
 
 
 class ExtractConfig(FrameSampling):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovis_model.errors import ConfigError, DataError, OvisError
+from ovis_model.reports import sha256_of_file
 from tasks import _data_text
 from tasks.artifacts import EXTRACTED, VALIDATED
 from tasks.params import Params
@@ -311,7 +312,23 @@ def _folders(options: argparse.Namespace) -> list[Path]:
         raise DataError(
             f"there is no {names}; run `dvc repro extract`, or name a folder by --data"
         )
+    if options.data is None:
+        _warn_if_stale(found[0])
     return found
+
+
+def _warn_if_stale(folder: Path) -> None:
+    """Say so if what is shown was not made from what was validated last."""
+    validated = FOLDERS[-1] / "manifest.json"
+    if folder == FOLDERS[-1]:
+        return
+    manifest = folder / "manifest.json"
+    made_from = json.loads(manifest.read_bytes())["validated"] if manifest.is_file() else None
+    if not validated.is_file() or sha256_of_file(validated) != made_from:
+        sys.stderr.write(
+            f"{folder} is older than the last validation, which may have failed; `dvc repro "
+            "extract` brings it up to date\n"
+        )
 
 
 def _open_xray(folder: Path, options: argparse.Namespace) -> "XRay":
@@ -330,9 +347,9 @@ def _open_xray(folder: Path, options: argparse.Namespace) -> "XRay":
         base = Ovis2_5Processor.from_pretrained(params.train.ovis_pretrained_path)
     except OvisError as error:
         sys.stderr.write(f"tokens are not counted: {error}\n")
-        return XRay(options.media or root, None)
+        return XRay(options.media or root, None, is_extracted=not is_validated)
     processor = base.with_settings(pixel_limits=params.train.pixel_limits, frame_sampling=sampling)
-    return XRay(options.media or root, processor)
+    return XRay(options.media or root, processor, is_extracted=not is_validated)
 
 
 # ---- split ----------------------------------------------------------------------------------
@@ -371,7 +388,6 @@ def _digest_media(samples: Iterable["Sample"], root: Path) -> dict[str, str]:
     from tqdm import tqdm  # noqa: PLC0415
 
     from ovis_model.data.media_files import MediaFiles  # noqa: PLC0415
-    from ovis_model.reports import sha256_of_file  # noqa: PLC0415
 
     media = MediaFiles(root)
     digests: dict[str, str] = {}

@@ -131,7 +131,7 @@ def extract(  # noqa: PLR0913 - a step's paths are its interface
     outcome = _decode(inputs, raw_data.resolve(), pictures)
     partial.mkdir(parents=True)
     tally = _write_samples(inputs, outcome, partial, ledger)
-    _check_bad_fraction(config, tally, outcome, partial)
+    _check_bad_fraction(config, tally, outcome, partial, ledger)
     shards = _write_media(config, tally, pictures, partial)
     report = _report(config, tally, outcome, pictures, len(shards))
     _write_manifest(partial, validated, report, tally, shards)
@@ -328,13 +328,14 @@ def _rename_media(sample: Sample, made: Mapping[str, Extracted]) -> Sample:
 
 
 def _check_bad_fraction(
-    config: ExtractConfig, tally: _Tally, outcome: _Outcome, partial: Path
+    config: ExtractConfig, tally: _Tally, outcome: _Outcome, partial: Path, ledger: Path | None
 ) -> None:
     # Even where much is forgiven, something must be left to learn from.
     nothing_left = outcome.failed and not tally.num_ok["train"]
     if tally.bad_fraction <= config.max_bad_fraction and not nothing_left:
         return
     shutil.rmtree(partial)
+    where = "" if ledger is None else f"What to do about each is in {ledger}. "
     examples = [
         f"sample {sample.id!r}, {'; '.join(sample.reasons.values())}"
         for sample in tally.quarantined
@@ -343,8 +344,8 @@ def _check_bad_fraction(
     raise DataError(
         f"{list_examples(examples)}. The files of {counts} cannot be extracted, and "
         f"extract.max_bad_fraction allows {config.max_bad_fraction:.1%}"
-        f"{', but none is left to train on' if nothing_left else ''}. Fix or remove them, or "
-        "raise extract.max_bad_fraction, then run `dvc repro` again; what is finished is not "
+        f"{', but none is left to train on' if nothing_left else ''}. {where}Fix or remove them, "
+        "or raise extract.max_bad_fraction, then run `dvc repro` again; what is finished is not "
         "done a second time"
     )
 

@@ -6,11 +6,11 @@ from ovis_model.reports import Report
 
 
 class ExpectationReport(Report):
-    """What one expectation found; `num_bad` counts samples."""
+    """What one expectation found; `num_bad` counts samples, `passed` is null if nobody looked."""
 
     description: str
     severity: str
-    passed: bool
+    passed: bool | None
     num_bad: int
     examples: list[str]
 

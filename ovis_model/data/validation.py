@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from ovis_model.config import FrameSampling, ValidateConfig
+from ovis_model.config import FrameSampling, ValidateConfig, unknown_key
 from ovis_model.data.checks.expectations import build_rules, check
 from ovis_model.data.checks.facts import Facts, Survey, make_tables, survey
 from ovis_model.data.checks.leakage import Exam, list_exam_media, read_exam
@@ -125,7 +125,12 @@ def validate(
         log.info("%s", ledger.identity())
         if not report.passed:
             shutil.rmtree(partial)
-            raise explain_failure(report, results.report, results.data_docs)
+            raise explain_failure(
+                report,
+                report_file=results.report,
+                ledger=results.ledger,
+                data_docs=results.data_docs,
+            )
         _write_outputs(partial, raw_data, judged)
     partial.rename(results.output)
     return report
@@ -139,18 +144,17 @@ def weigh(overrides: Mapping[str, Severity]) -> dict[str, Severity]:
     """
     unknown = sorted(set(overrides) - set(REASONS))
     if unknown:
-        raise ConfigError(
-            f"validate.severity: unknown reason code(s) {', '.join(unknown)}; docs/data.md lists "
-            "all of them"
-        )
+        hints = "; ".join(unknown_key(code, REASONS) for code in unknown)
+        raise ConfigError(f"validate.severity: {hints} (docs/data.md lists all reason codes)")
     return {code: overrides.get(code, reason.severity) for code, reason in REASONS.items()}
 
 
 def _clear(results: Results) -> Path:
     partial = results.output.with_name(results.output.name + ".partial")
-    for stale in (results.output, partial):
+    for stale in (results.output, partial, results.data_docs):
         shutil.rmtree(stale, ignore_errors=True)
-    for stale in (results.report, results.ledger):
+    pages = () if results.card is None else (results.card, results.card.with_suffix(".json"))
+    for stale in (results.report, results.ledger, *pages):
         stale.unlink(missing_ok=True)
     return partial
 

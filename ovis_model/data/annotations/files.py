@@ -107,7 +107,8 @@ def read_raw_records(path: Path) -> Iterator[Record]:
     """
     if not path.is_file():
         raise DataError(
-            f"annotations file {path} is missing; set validate.raw_data and "
+            f"annotations file {path} is {'a folder' if path.is_dir() else 'missing'}; name an "
+            "annotation file; in the pipeline set validate.raw_data and "
             "validate.annotations in params.yaml to where your annotations are"
         )
     found_any = False

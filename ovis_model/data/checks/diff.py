@@ -69,8 +69,8 @@ class DataDiff:
         num_before, num_after: Samples of the two versions.
         added, removed: Ids that only the newer, or only the older version has.
         changed: What changed of the samples that both have: "text", "media", "settings", "split".
-        media_added, media_removed, media_changed: Likewise for paths; a file that is missing in
-            one of the versions counts as changed.
+        media_added, media_removed, media_changed: Likewise for paths; changed are files that both
+            versions have.
         missing_before, missing_after: Paths at which there is no file in that version.
         unreadable_before, unreadable_after: Records that are no samples and were not compared.
     """
@@ -124,7 +124,8 @@ def compare(before: Version, after: Version) -> DataDiff:
         media_changed=tuple(
             path
             for path in sorted(old_media.keys() & new_media.keys())
-            if old_media[path] != new_media[path]
+            if None not in (old_media[path], new_media[path])
+            and old_media[path] != new_media[path]
         ),
         missing_before=_missing(before),
         missing_after=_missing(after),

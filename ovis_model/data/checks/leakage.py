@@ -27,7 +27,7 @@ class Exam:
     """What the benchmarks ask and show.
 
     Attributes:
-        digests: Where each file stands, by the sha256 of its bytes.
+        digests: Where each picture or video stands, by its content.
         looks: Where each picture stands, by what it looks like.
         questions: Where each question stands, by its words.
     """
@@ -63,7 +63,7 @@ def read_exam(folder: Path, media: Iterable[MediaFact]) -> Exam:
     """
     facts = list(media)
     return Exam(
-        digests={fact.sha256: fact.path for fact in facts if fact.sha256 is not None},
+        digests={fact.content: fact.path for fact in facts if fact.content},
         looks={fact.look: fact.path for fact in facts if fact.look is not None},
         questions=dict(_questions(folder)),
     )

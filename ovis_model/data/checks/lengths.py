@@ -17,7 +17,7 @@ from ovis_model.errors import DataError
 from ovis_model.processing.conversation import format_conversation
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, SampleSize
 from ovis_model.processing.tokenization import tokenize_all
-from ovis_model.processing.visual_tokens import expand_placeholders
+from ovis_model.processing.visual_tokens import count_visual_tokens, expand_placeholders
 from ovis_model.tokens import IGNORE_ID, INDICATOR_IDS, VISUAL_ATOM_ID
 
 Size = tuple[int, int]
@@ -113,7 +113,9 @@ class LengthMeter:
         thought = self._long_thought(sample)
         if size.num_tokens <= limit:
             return Length(size.num_tokens, size.num_supervised_tokens, long_thought=thought)
-        over = f"{size.num_tokens:,} tokens, the limit is {limit:,}"
+        visual = sum(count_visual_tokens(grid) for grid in size.grids)
+        key = "multimodal_max_length" if size.grids else "text_max_length"
+        over = f"{size.num_tokens:,} tokens, {visual:,} of them visual; train.{key} is {limit:,}"
         policy = self.rules.policy
         if policy == "drop":
             return Length(size.num_tokens, size.num_supervised_tokens, is_dropped=True)

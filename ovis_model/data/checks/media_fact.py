@@ -15,6 +15,8 @@ class MediaFact:
         path: As samples name it, relative to the folder of the raw data.
         kind: What a sample says it is.
         sha256: Digest of the file's bytes, or None if they were not read.
+        pixels: Digest of the shown picture's size and RGB bytes, the same in whatever format it is
+            stored without loss; None unless it was decoded.
         num_bytes: Size of the file.
         problem: Reason code (`reasons.MEDIA_PROBLEMS`) why it cannot be used, or None.
         detail: That problem in words, without the folder the data lies in.
@@ -33,6 +35,7 @@ class MediaFact:
     path: str
     kind: Kind
     sha256: str | None = None
+    pixels: str | None = None
     num_bytes: int = 0
     problem: str | None = None
     detail: str | None = None
@@ -61,6 +64,11 @@ class MediaFact:
             True
         """
         return cls(**{**values, "notes": tuple(values.get("notes", ()))})
+
+    @property
+    def content(self) -> str:
+        """What tells it from other media: its pixels where they are known, else its bytes."""
+        return self.pixels or self.sha256 or ""
 
     @property
     def size(self) -> tuple[int, int] | None:

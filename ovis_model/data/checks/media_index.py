@@ -21,7 +21,7 @@ from ovis_model.data.checks.media_fact import Kind, MediaFact
 from ovis_model.data.decoding.pool import Decoders
 
 #: Raised when what an inspection finds changes, so that old memories are not trusted.
-INSPECTION_VERSION = 2
+INSPECTION_VERSION = 3
 #: Lines written between two flushes: what a killed run has to look at again.
 _FLUSH_EVERY = 256
 

@@ -87,7 +87,7 @@ def add_sample_facts(facts: Facts, spool: SampleSpool, measures: Measures) -> Sa
     bar = tqdm(spool, total=len(spool), desc="measure", unit="sample", delay=2, mininterval=2)
     for row, sample in bar:
         media = media_of.row(row)
-        digests = {fact.path: fact.sha256 or "" for fact in media}
+        digests = {fact.path: fact.content for fact in media}
         known.contents[row] = tuple(contents_of(sample, digests))
         contents[row] = _content_key(sample, known.contents[row])
         known.kinds[row] = tuple(KINDS.index(kind) for kind in kinds_of_sample(sample))
@@ -223,14 +223,14 @@ def _add_looks(facts: Facts, known: SampleFacts, exam: Exam | None) -> None:
     alike: dict[int, str] = {}
     for left, right in _different_files(near_duplicates(looks), seen, found):
         alike.setdefault(right, f"looks like {found[left].path}")
-        known.alike.append((found[left].sha256 or "", found[right].sha256 or ""))
+        known.alike.append((found[left].content, found[right].content))
     facts.media["near_duplicate"] = _spread(facts, alike)
     if exam is None:
         return
     same = {
-        index: f"{fact.path} is {exam.digests[fact.sha256]} of the benchmarks"
+        index: f"{fact.path} is {exam.digests[fact.content]} of the benchmarks"
         for index, fact in enumerate(found)
-        if fact.sha256 is not None and fact.sha256 in exam.digests
+        if fact.content in exam.digests
     }
     facts.media["leaked_image"] = _spread(facts, same)
     near = {
@@ -244,9 +244,9 @@ def _add_looks(facts: Facts, known: SampleFacts, exam: Exam | None) -> None:
 def _different_files(
     pairs: np.ndarray, seen: Sequence[int], found: Sequence[MediaFact]
 ) -> Iterator[tuple[int, int]]:
-    """Leave out pairs of files with the same bytes, which are one picture."""
+    """Leave out pairs of files that hold the very same picture."""
     for left, right in pairs.tolist():
-        if found[seen[left]].sha256 != found[seen[right]].sha256:
+        if found[seen[left]].content != found[seen[right]].content:
             yield seen[left], seen[right]
 
 

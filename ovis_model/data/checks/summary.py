@@ -26,6 +26,8 @@ from ovis_model.errors import DataError, list_examples
 #: Quarantined samples that a report lists; the ledger lists all.
 MAX_LISTED = 1000
 _EXAMPLES = 5
+#: What only decoded pictures tell.
+NEEDS_PIXELS = ("blank", "near_duplicate", "leaked_near_duplicate")
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,8 @@ def summarize(judged: Judged, has_lengths: bool, has_exam: bool) -> ValidationRe
     counts = ledger.count()
     good = ledger.good_rows()
     train = [row for row in good if row not in ledger.holdout]
-    # A dropped sample is neither good nor bad.
-    judged_rows = counts["ok"] + counts["quarantined"]
-    bad_fraction = counts["quarantined"] / judged_rows if judged_rows else 0.0
+    # Left out by a policy is not bad: a cap must not make the bad ones weigh more.
+    bad_fraction = counts["quarantined"] / len(ledger.ids)
     stopped_by = {
         code: len(rows)
         for code, rows in judged.broken.items()
@@ -176,11 +177,12 @@ def _describe_lengths(judged: Judged, good: list[int]) -> LengthReport | None:
 
 def _describe_expectations(judged: Judged) -> dict[str, ExpectationReport]:
     ids = judged.ledger.ids
+    unseen = NEEDS_PIXELS if judged.config.media_check == "header" else ()
     return {
         code: ExpectationReport(
             description=REASONS[code].expected,
             severity=judged.severities[code],
-            passed=not rows,
+            passed=None if code in unseen else not rows,
             num_bad=len(rows),
             examples=[ids[row] for row in sorted(rows)[:_EXAMPLES]],
         )
@@ -197,9 +199,14 @@ def _list_quarantined(ledger: Ledger) -> list[QuarantinedSample]:
     ]
 
 
-def explain_failure(report: ValidationReport, written: Path, data_docs: Path) -> DataError:
+def explain_failure(
+    report: ValidationReport, *, report_file: Path, ledger: Path, data_docs: Path
+) -> DataError:
     """Say in one error why validation failed, where to look, and what to do."""
-    where = f"The whole list is in {written}, a page to browse in {data_docs / 'index.html'}"
+    where = (
+        f"What to do about each is in {ledger}, the counts are in {report_file}, a page to browse "
+        f"is {data_docs / 'index.html'}"
+    )
     counts = f"{report.num_quarantined} of {report.num_samples} samples"
     examples = list_examples(
         [

@@ -117,6 +117,8 @@ def think_problem(turn: Turn) -> str | None:
         return None
     if turn.role in ("human", "system"):
         return f"{tags[0]} in a {turn.role!r} turn"
+    if tags == [tokens.THINK_OPEN]:
+        return f"{tokens.THINK_OPEN} is never closed"
     if tags != [tokens.THINK_OPEN, tokens.THINK_CLOSE]:
         return "tags are " + " ".join(tags[:6])
     if not turn.value.lstrip().startswith(tokens.THINK_OPEN):

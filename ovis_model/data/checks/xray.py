@@ -109,7 +109,21 @@ class XRay:
         processor: The model's, with the settings of training; None counts no tokens.
     """
 
-    def __init__(self, media_root: Path, processor: Ovis2_5Processor | None) -> None:
+    def __init__(
+        self,
+        media_root: Path,
+        processor: Ovis2_5Processor | None,
+        *,
+        is_extracted: bool = False,
+    ) -> None:
+        """Look at samples of a folder.
+
+        Args:
+            media_root: Where their paths start.
+            processor: Counts tokens, or None.
+            is_extracted: Whether lists of frames are the chosen ones already.
+        """
+        self.is_extracted = is_extracted
         self.media = MediaFiles(media_root)
         self.processor = processor
         #: Pixels of every image and frame file that was looked at, by its path.
@@ -174,6 +188,8 @@ class XRay:
         most = min(sampling.max_frames, fit.max_frames or sampling.max_frames)
         least = min(sampling.min_frames, most)
         if not isinstance(sample.video, str):
+            if self.is_extracted:  # its frames are the chosen ones
+                return [self._picture_size(path) for path in sample.frames]
             indices = sample_frame_indices(len(sample.frames), min_frames=least, max_frames=most)
             return [self._picture_size(sample.frames[index]) for index in indices]
         info = self._video(sample.video)

@@ -7,6 +7,7 @@ and the data under the same path.
 
 import atexit
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -32,6 +33,8 @@ _CONNECT_SECONDS = 30.0
 
 #: What one chunk came to: (value, problem, detail) of each file, and how long it all took.
 _Outcome = tuple[list[tuple[dict[str, Any] | None, str | None, str | None]], float]
+#: What Dask can connect to; "host" and "host:port" alone are taken for other things.
+_ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://[^/]+:\d+")
 
 
 class DaskDecoders:
@@ -67,8 +70,13 @@ class DaskDecoders:
         except ImportError as error:
             raise ConfigError(
                 f"dask_scheduler is {self.address!r}, but Dask is not installed here ({error}); "
-                "install the extra: pip install 'ovis-ops[dask]'"
+                "install the extra: pip install -e .[dask]"
             ) from error
+        if not _ADDRESS.fullmatch(self.address):
+            # Dask would try for a minute.
+            raise ConfigError(
+                f"dask_scheduler is {self.address!r}; an address is written tcp://HOST:PORT"
+            )
         try:
             connect: Any = Client
             client = connect(self.address, timeout=self._connect_seconds, set_as_default=False)

@@ -10,6 +10,7 @@ from ovis_model.config import FrameSampling
 from ovis_model.data.dataset import ConversationDataset
 from ovis_model.data.schema import Fit, parse_sample, read_samples, write_samples
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.reports import sha256_of_file
 from tasks.cli import main
 from tests.support.raw_data import sample, write_annotations, write_every_kind, write_picture
 from tests.support.tiny_model import TINY_PIXELS, build_tiny_checkpoint
@@ -125,6 +126,20 @@ def test_extracted_data_is_preferred_and_a_folder_can_be_named(tree, capsys):
     assert run_json(capsys, "show", "twice")["where"] == "data/validated/train.jsonl"
     found = run_json(capsys, "show", "single", "--data", "data/validated")
     assert found["where"] == "data/validated/train.jsonl"
+
+
+def test_data_extracted_from_another_validation_are_told_to_be_old(tree, capsys):
+    sample_of_old = parse_sample(sample("old", "?", "1"))
+    write_samples(tree / "data/extracted/train.jsonl", [sample_of_old])
+    write_samples(tree / "data/extracted/holdout.jsonl", [])
+    manifest = tree / "data/extracted/manifest.json"
+    digest = sha256_of_file(tree / "data/validated/manifest.json")
+    manifest.write_text(json.dumps({"validated": digest}))
+    assert run("stats") == 0
+    assert "older than" not in capsys.readouterr().err
+    manifest.write_text(json.dumps({"validated": "0" * 64}))
+    assert run("stats") == 0
+    assert "data/extracted is older than the last validation" in capsys.readouterr().err
 
 
 def test_limits_that_make_a_sample_fit_are_applied(tree, base_model, capsys):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ovis_model.config import ValidateConfig
 from ovis_model.errors import ConfigError
 from tasks import STEPS
 from tasks.params import Params, read_yaml
@@ -117,3 +118,26 @@ def test_a_missing_file_says_where_to_stand(tmp_path):
 def test_aliases_and_merged_keys_still_work(tmp_path):
     path = write(tmp_path, "base: &b {x: 1, y: 2}\nother:\n  <<: *b\n  y: 3\n")
     assert read_yaml(path)["other"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"limits": {"max_pixel": 3}},
+            r"limits: unknown key 'max_pixel'; did you mean 'max_pixels'",
+        ),
+        (
+            {"sources": [{"name": "a", "annotations": "a.json", "wieght": 2}]},
+            r"sources\.0: unknown key 'wieght'; did you mean 'weight'",
+        ),
+        (
+            {"sources": [{"name": "a", "annotations": n} for n in ("a.json", "b.json")]},
+            r"more than one is named a; .* give each its own",
+        ),
+    ],
+    ids=["a key of the limits", "a key of a source", "two sources of one name"],
+)
+def test_what_is_wrong_inside_a_section_is_named_with_its_place(section, message):
+    with pytest.raises(ConfigError, match=message):
+        ValidateConfig.parse({"raw_data": "raw", **section}, where="params.yaml: validate")

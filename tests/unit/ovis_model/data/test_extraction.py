@@ -461,9 +461,9 @@ def test_more_failures_than_allowed_stop_the_step_and_leave_the_ledger(world: Pa
         "sample 'frames', file 'images/e.png': it changed after it was validated; run `dvc repro` "
         "to validate anew, sample 'grounding', file 'images/e.png': it changed after it was "
         "validated; run `dvc repro` to validate anew. The files of 2 of 9 samples (22.2%) cannot "
-        "be extracted, and extract.max_bad_fraction allows 20.0%. Fix or remove them, or raise "
-        "extract.max_bad_fraction, then run `dvc repro` again; what is finished is not done a "
-        "second time"
+        "be extracted, and extract.max_bad_fraction allows 20.0%. What to do about each is in "
+        f"{world}/ledger.jsonl. Fix or remove them, or raise extract.max_bad_fraction, then run "
+        "`dvc repro` again; what is finished is not done a second time"
     )
     assert not (world / "extracted").exists()
     assert not (world / "extracted.partial").exists()

@@ -11,7 +11,13 @@ from ovis_model.data.schema import Fit, read_samples
 from ovis_model.data.validation import Context
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.reports import sha256_of_file
-from tests.support.raw_data import sample, write_annotations, write_every_kind, write_picture
+from tests.support.raw_data import (
+    picture,
+    sample,
+    write_annotations,
+    write_every_kind,
+    write_picture,
+)
 from tests.support.tiny_model import TINY_FRAMES, TINY_PIXELS, build_tiny_checkpoint
 from tests.support.validating import run_validation as run
 
@@ -135,8 +141,9 @@ def test_a_failure_leaves_report_and_docs_and_no_stale_output(tmp_path: Path) ->
         run(tmp_path, holdout_fraction=0.0)
     assert str(caught.value) == (
         "1 of 2 samples (50.0%) are bad and validate.max_bad_fraction allows 0.0%: "
-        "'t' (empty_text: turn 2: num_chars = 0). The whole list is in "
-        f"{tmp_path}/reports/validate.json, a page to browse in "
+        "'t' (empty_text: turn 2: num_chars = 0). What to do about each is in "
+        f"{tmp_path}/reports/validate_ledger.jsonl, the counts are in "
+        f"{tmp_path}/reports/validate.json, a page to browse is "
         f"{tmp_path}/reports/data_docs/index.html. Fix or remove them, or raise "
         "validate.max_bad_fraction, then run `dvc repro` again"
     )
@@ -169,6 +176,7 @@ def test_unreadable_annotations_leave_no_report_of_another_run(tmp_path: Path) -
         run(tmp_path)
     assert not (tmp_path / "validated").exists()
     assert not (tmp_path / "reports/validate.json").exists()
+    assert not (tmp_path / "reports/data_docs").exists()
 
 
 def test_every_sample_is_in_the_ledger_once_with_its_verdict(tmp_path: Path) -> None:
@@ -215,8 +223,9 @@ def test_params_decide_what_is_a_fault(tmp_path: Path) -> None:
     assert run(tmp_path).expectations["invisible_characters"].num_bad == 1
     with pytest.raises(DataError, match=r"'s' \(invisible_characters: turn 1: U\+200B"):
         run(tmp_path, severity={"invisible_characters": "quarantine"})
-    with pytest.raises(ConfigError, match=r"validate\.severity: unknown reason code\(s\) tyop"):
-        run(tmp_path, severity={"tyop": "warn"})
+    hint = r"validate\.severity: unknown key 'leaked_imag'; did you mean 'leaked_image'\?"
+    with pytest.raises(ConfigError, match=hint):
+        run(tmp_path, severity={"leaked_imag": "warn"})
 
 
 def lengths(folder: Path, **changes: Any) -> Context:
@@ -245,7 +254,8 @@ def test_a_sample_that_is_too_long_is_set_aside_with_its_length(
     tmp_path: Path, base_model: Path
 ) -> None:
     write_long(tmp_path)
-    with pytest.raises(DataError, match=r"'long' \(over_length: \d+ tokens, the limit is 60"):
+    message = r"'long' \(over_length: \d+ tokens, 0 of them visual; train\.text_max_length is 60"
+    with pytest.raises(DataError, match=message):
         run(tmp_path, context=lengths(base_model))
     report = run(tmp_path, context=lengths(base_model), max_bad_fraction=0.5)
     assert report.lengths.longest <= 60
@@ -323,6 +333,32 @@ def test_what_a_benchmark_shows_or_asks_is_not_trained_on(tmp_path: Path) -> Non
     assert ledger["asked"]["reasons"][0]["detail"] == "b.jsonl, line 1"
     write_annotations(tmp_path / "raw", [fine])
     assert run(tmp_path, context=context).passed
+
+
+def test_a_benchmarks_picture_is_found_in_another_format_too(tmp_path: Path) -> None:
+    context = Context(sampling=FrameSampling(), exam=write_benchmark(tmp_path / "exam"))
+    picture(5).save(tmp_path / "raw.bmp")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw.bmp").rename(tmp_path / "raw/copy.bmp")
+    write_annotations(tmp_path / "raw", [sample("shown", "<image>?", "7", image="copy.bmp")])
+    with pytest.raises(DataError, match=r"leaked_image \(1\)"):
+        run(tmp_path, context=context)
+
+
+def test_a_cap_does_not_make_bad_samples_weigh_more(tmp_path: Path) -> None:
+    samples = [sample(f"s{n}", f"What is {n}?", str(n)) for n in range(9)]
+    write_annotations(tmp_path / "raw", [*samples, sample("bad", "What?", "")])
+    sources = [{"name": "web", "annotations": "annotations.json", "max_samples": 1}]
+    report = run(tmp_path, sources=sources, max_bad_fraction=0.1)
+    assert (report.num_ok, report.bad_fraction) == (1, 0.1)
+
+
+def test_what_needs_pixels_is_not_passed_by_looking_at_headers(tmp_path: Path) -> None:
+    write_every_kind(tmp_path / "raw")
+    report = run(tmp_path, media_check="header")
+    unseen = {code for code, found in report.expectations.items() if found.passed is None}
+    assert unseen == {"blank", "near_duplicate"}
+    assert any(text.startswith("pixels: ") for text in report.not_checked)
 
 
 def test_an_unchanged_file_is_not_looked_at_again(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_benchmark_shows_its_files_and_asks_its_questions(tmp_path: Path) -> N
     assert media == [("video", "clip.mp4"), ("image", "images/a.png")]
     facts = [
         MediaFact("clip.mp4", "video", sha256="bb"),
-        MediaFact("images/a.png", "image", sha256="aa", look=A),
+        MediaFact("images/a.png", "image", sha256="00", pixels="aa", look=A),
     ]
     found = read_exam(folder, facts)
     assert found.digests == {"bb": "clip.mp4", "aa": "images/a.png"}

@@ -57,14 +57,16 @@ def test_a_sample_at_the_limit_fits_and_one_token_more_is_too_long(rules: Length
     length = meter(rules).measure(ASKED, SQUARE).num_tokens
     assert meter(rules, multimodal_max_length=length).measure(ASKED, SQUARE).over is None
     found = meter(rules, multimodal_max_length=length - 1).measure(ASKED, SQUARE)
-    assert found.over == f"{length} tokens, the limit is {length - 1}"
+    assert found.over == (
+        f"{length} tokens, 6 of them visual; train.multimodal_max_length is {length - 1}"
+    )
 
 
 def test_text_alone_has_a_limit_of_its_own(rules: LengthRules) -> None:
     talk = parse_sample(sample("t", "Hello there, how are you?", "Fine."))
     found = meter(rules, text_max_length=5).measure(talk, Shapes())
     assert found.over is not None
-    assert found.over.endswith("the limit is 5")
+    assert found.over.endswith("0 of them visual; train.text_max_length is 5")
     assert meter(rules, multimodal_max_length=5).measure(talk, Shapes()).over is None
 
 

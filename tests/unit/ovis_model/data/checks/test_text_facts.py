@@ -30,7 +30,7 @@ def test_an_ordinary_turn_has_no_problem() -> None:
     [
         ("<think>\nHm.\n</think>\n\n7", None),
         ("7", None),
-        ("<think>\nHm. 7", "tags are <think>"),
+        ("<think>\nHm. 7", "<think> is never closed"),
         ("Hm.</think> 7", "tags are </think>"),
         ("<think>a<think>b</think></think>7", "tags are <think> <think> </think> </think>"),
         ("</think>7<think>", "tags are </think> <think>"),

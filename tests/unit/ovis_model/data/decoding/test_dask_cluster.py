@@ -156,8 +156,14 @@ def test_an_address_where_nobody_answers_is_named() -> None:
         pass
 
 
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:8786", "http://127.0.0.1:8786"])
+def test_what_is_no_address_is_refused_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match="an address is written tcp://HOST:PORT"):
+        DaskDecoders(address, LIMITS).__enter__()
+
+
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     decoders = open_decoders(LIMITS, workers=1, dask_scheduler="tcp://127.0.0.1:9")
-    with pytest.raises(ConfigError, match=r"Dask is not installed.*ovis-ops\[dask\]"), decoders:
+    with pytest.raises(ConfigError, match=r"Dask is not installed.*-e \.\[dask\]"), decoders:
         pass
