@@ -226,7 +226,8 @@ def _language_model(
     llm: Any = config.llm
     s, stream = under.number, under.stream
     again = "llm" in under.checkpointed
-    learns = "llm" in under.learning.weights
+    # ZeRO-3 replaces torch's linear function by one that always keeps its input.
+    learns = "llm" in under.learning.weights or under.engine.stage == 3
     layer = llm_layer_bytes(llm, s=s, autocast=under.engine.autocast, learns=learns)
     if under.eager:
         layer += (4 + s) * llm.num_attention_heads * batch.longest

@@ -117,9 +117,10 @@ def look_while_training(config: dict[str, Any], data: Path) -> dict[str, int]:
         trainer.train()
         risen = resident_bytes("VmHWM") - before
     # While a ZeRO-3 configuration is alive, transformers cuts every new model into pieces.
-    del trainer, arguments
+    held = look.held
+    del trainer, arguments, look
     gc.collect()
-    return {**look.held, "risen": risen}
+    return {**held, "risen": risen}
 
 
 def resident_bytes(name: str) -> int:

@@ -16,6 +16,7 @@ from tests.support.model_variants import LEARNING, learn, released
 from tests.support.tiny_model import build_tokenizer, tiny_config
 
 aten = torch.ops.aten
+pytestmark = pytest.mark.usefixtures("plain_linear")
 TEXT_TOKENS = 5
 #: A sample as its grids; the text is five tokens, three of them learned.
 SAMPLES = {
@@ -52,7 +53,7 @@ MAPPING = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     torch.manual_seed(0)
     return Ovis2_5ForConditionalGeneration(tiny_config(build_tokenizer())).train()

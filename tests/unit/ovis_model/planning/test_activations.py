@@ -20,6 +20,8 @@ from ovis_model.planning.states import Engine
 from ovis_model.tokens import IGNORE_ID, IMAGE_BEGIN_ID, IMAGE_END_ID, VISUAL_ATOM_ID
 from tests.support.model_variants import LEARNING, learn, released
 
+pytestmark = pytest.mark.usefixtures("plain_linear")
+
 GRID = (1, 16, 20)
 NUM_LEARNED = 200
 ENGINES = {
