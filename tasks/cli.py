@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _data, _infer, environment
+from tasks import _data, _infer, _plan, environment
 from tasks._launch import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
             _infer.infer(options)
         elif options.command == "data":
             _data.data(options)
+        elif options.command == "plan":
+            _plan.plan(options)
         else:
             sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
     except ConfigError as error:
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
     _infer.add_parser(commands)
     _data.add_parser(commands)
+    _plan.add_parser(commands)
     return parser
 
 

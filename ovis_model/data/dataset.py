@@ -168,6 +168,30 @@ def _extent_of(encoded: EncodedSample) -> Extent:
     )
 
 
+def find_misfits(
+    samples: Iterable[Sample],
+    extents: Sequence[Extent],
+    *,
+    multimodal_max_length: int,
+    text_max_length: int,
+) -> tuple[list[str], list[str]]:
+    """Find samples that could not be trained on as they are.
+
+    Returns:
+        Those that are too long, with their length and their limit, and those of which nothing is
+        learned.
+    """
+    too_long, unsupervised = [], []
+    for sample, extent in zip(samples, extents, strict=True):
+        limit = multimodal_max_length if extent.is_multimodal else text_max_length
+        # DIVERGES(over-long-samples): the reference cuts them and says nothing.
+        if extent.num_tokens > limit:
+            too_long.append(f"{sample.id} ({extent.num_tokens} tokens, limit {limit})")
+        if extent.num_supervised == 0:
+            unsupervised.append(sample.id)
+    return too_long, unsupervised
+
+
 def check_extents(
     samples: Iterable[Sample],
     extents: Sequence[Extent],
@@ -183,14 +207,12 @@ def check_extents(
     Raises:
         DataError: Naming samples that are too long, and samples of which nothing is learned.
     """
-    too_long, unsupervised = [], []
-    for sample, extent in zip(samples, extents, strict=True):
-        limit = multimodal_max_length if extent.is_multimodal else text_max_length
-        # DIVERGES(over-long-samples): the reference cuts them and says nothing.
-        if extent.num_tokens > limit:
-            too_long.append(f"{sample.id} ({extent.num_tokens} tokens, limit {limit})")
-        if extent.num_supervised == 0:
-            unsupervised.append(sample.id)
+    too_long, unsupervised = find_misfits(
+        samples,
+        extents,
+        multimodal_max_length=multimodal_max_length,
+        text_max_length=text_max_length,
+    )
     findings = []
     if too_long:
         findings.append(

@@ -15,6 +15,8 @@ from accelerate.state import AcceleratorState
 from torch import distributed
 from transformers.utils import logging as transformers_logging
 
+#: Tells accelerate to use DeepSpeed, whatever its arguments say.
+USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 #: What torchrun, accelerate and deepspeed set; DeepSpeed looks for MPI when they are missing.
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
 
@@ -44,6 +46,7 @@ def wait_for_all() -> None:
 def process_group() -> Iterator[None]:
     """Set up this process for distributed training and leave nothing of it behind."""
     alone = "RANK" not in os.environ
+    asked_for_deepspeed = USE_DEEPSPEED in os.environ
     if alone:
         os.environ.update(SINGLE_PROCESS, MASTER_PORT=str(_free_port()))
     # DeepSpeed tells every setting at INFO; its own warnings stay.
@@ -62,6 +65,9 @@ def process_group() -> Iterator[None]:
         wait_for_all()
     finally:
         _take_down()
+        if not asked_for_deepspeed:
+            # Left by the arguments of a training with DeepSpeed: the next would have it, too.
+            os.environ.pop(USE_DEEPSPEED, None)
         if alone:
             for name in (*SINGLE_PROCESS, "MASTER_PORT"):
                 os.environ.pop(name, None)

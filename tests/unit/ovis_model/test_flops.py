@@ -12,9 +12,11 @@ from ovis_model.flops import PARTS, FlopCounter, FlopParts, Learning, peak_flops
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.tokens import IGNORE_ID, IMAGE_BEGIN_ID, IMAGE_END_ID, VISUAL_ATOM_ID
+from tests.support.model_variants import LEARNING, learn, released
 from tests.support.tiny_model import build_tokenizer, tiny_config
 
 aten = torch.ops.aten
+pytestmark = pytest.mark.usefixtures("plain_linear")
 TEXT_TOKENS = 5
 #: A sample as its grids; the text is five tokens, three of them learned.
 SAMPLES = {
@@ -51,7 +53,7 @@ MAPPING = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     torch.manual_seed(0)
     return Ovis2_5ForConditionalGeneration(tiny_config(build_tokenizer())).train()
@@ -77,23 +79,6 @@ def inputs_of(samples):
         inputs["pixel_values"] = torch.randint(256, (patches, 768), dtype=torch.uint8)
         inputs["grid_thws"] = torch.tensor(grids)
     return inputs, (lengths, grids, 3 * len(samples))
-
-
-def learn(model, learning):
-    prefixes = {
-        "vit": "visual_tokenizer.vit.",
-        "head": "visual_tokenizer.head.",
-        "vte": "vte.",
-        "llm": "llm.",
-    }
-    wanted = [prefixes[part] for part in learning.weights]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(tuple(wanted)))
-    if learning.vit_blocks is not None:
-        first = model.config.vit.num_hidden_layers - learning.vit_blocks
-        for name, parameter in model.named_parameters():
-            if name.startswith(prefixes["vit"]) and f"layers.{first}." not in name:
-                parameter.requires_grad_(False)
 
 
 def measured(model, inputs, *, backward):
@@ -128,17 +113,6 @@ def test_a_forward_pass_is_counted_to_the_last_operation(model, kind):
     counted = FlopCounter(model.config).forward(*shape).total
     extra = one_logit(model) + dummy_image(model, shape)
     assert measured(model, inputs, backward=False) == counted + extra
-
-
-LEARNING = {
-    "all": Learning(),
-    "language model": Learning(weights=frozenset({"llm"})),
-    "vision tower": Learning(weights=frozenset({"vit"})),
-    "last block": Learning(weights=frozenset({"vit"}), vit_blocks=1),
-    "head": Learning(weights=frozenset({"head"})),
-    "visual embeddings": Learning(weights=frozenset({"vte"})),
-    "head and language model": Learning(weights=frozenset({"head", "llm"})),
-}
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
@@ -186,16 +160,6 @@ def not_again(model, shape, learning, checkpointed):
 
 
 # ---- released models ------------------------------------------------------------------------
-
-
-def released(size):
-    """The released configurations, as far as they decide about work."""
-    small = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28}
-    llm = {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36}
-    heads = {"2b": 16, "9b": 32}
-    llm = small if size == "2b" else llm
-    llm |= {"num_attention_heads": heads[size], "num_key_value_heads": 8, "head_dim": 128}
-    return Ovis2_5Config(llm_config={**llm, "vocab_size": 151936})
 
 
 SHARED = Path(__file__).parents[4] / "shared" / "ovis25-hf" / "config.json"

@@ -133,6 +133,7 @@ def test_data_extracted_from_another_validation_are_told_to_be_old(tree, capsys)
     write_samples(tree / "data/extracted/train.jsonl", [sample_of_old])
     write_samples(tree / "data/extracted/holdout.jsonl", [])
     manifest = tree / "data/extracted/manifest.json"
+    (tree / "data/validated/manifest.json").write_text("{}")
     digest = sha256_of_file(tree / "data/validated/manifest.json")
     manifest.write_text(json.dumps({"validated": digest}))
     assert run("stats") == 0

@@ -149,6 +149,12 @@ def test_half_precision_trains_and_saves_half_precision(world):
     assert {str(tensor.dtype) for tensor in weights(world).values()} == {"torch.bfloat16"}
 
 
+def test_a_training_without_deepspeed_has_none_after_one_with_it(world):
+    assert run(world, deepspeed=world.deepspeed(2), bf16=True).dtype == "bfloat16"
+    plain = run(world, bf16=True)
+    assert (plain.deepspeed, plain.dtype) == (False, "float32")
+
+
 def test_a_frozen_language_model_can_be_computed_again(world):
     run(world, freeze_llm=True, max_steps=3)
     plain = weights(world)

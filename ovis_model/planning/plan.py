@@ -1,0 +1,192 @@
+"""`ovis plan`: what a training will need and take, before anything heavy is loaded.
+
+    config.json, headers of the weights -> parameters, states
+    headers of the media                -> tokens, steps, arithmetic, the largest micro-batch
+    the device's memory                 -> does it fit, and what to change if not
+
+Start with `make_plan`.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from ovis_model.config import TrainConfig
+from ovis_model.errors import CheckpointError, ConfigError
+from ovis_model.flops import peak_flops
+from ovis_model.modeling.weight_files import find_tensors
+from ovis_model.planning.activations import PaddedBatch, worst_batch
+from ovis_model.planning.changes import cheapest_changes
+from ovis_model.planning.memory import Outline, Site, plan_memory, read_model_config
+from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan
+from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
+from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
+
+
+def find_device(*, memory_gb: float | None = None, gpu: str | None = None) -> DevicePlan:
+    """Describe what training will run on.
+
+    Args:
+        memory_gb: Of a GPU that is elsewhere, in 10^9 bytes.
+        gpu: Its name, for its peak.
+
+    Returns:
+        The GPU described; else the GPU of this machine with the least memory, else its CPU.
+    """
+    if memory_gb is not None:
+        name = gpu or "a GPU"
+        return DevicePlan(
+            kind="cuda",
+            name=name,
+            memory_bytes=int(memory_gb * 1e9),
+            peak_flops=peak_flops(name),
+        )
+    if torch.cuda.is_available():  # pragma: no cover - gpu
+        found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        least = min(found, key=lambda one: one.total_memory)
+        name = gpu or least.name
+        return DevicePlan(
+            kind="cuda",
+            name=name,
+            memory_bytes=least.total_memory,
+            peak_flops=peak_flops(name),
+        )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return DevicePlan(
+        kind="cpu",
+        name=f"CPU, {os.cpu_count()} cores",
+        memory_bytes=memory,
+        peak_flops=None if gpu is None else peak_flops(gpu),
+    )
+
+
+def make_plan(
+    config: TrainConfig,
+    data: MeasuredData | None,
+    *,
+    device: DevicePlan,
+    processes: int,
+    presets: Path,
+) -> Plan:
+    """Plan a training.
+
+    Args:
+        config: The train section.
+        data: Measured samples; without them the batch that the limits allow is planned for.
+        device: That it runs on.
+        processes: That train together; on a CPU they share its memory.
+        presets: Folder of the DeepSpeed configurations that a change may name.
+
+    Raises:
+        ConfigError: If the configuration cannot be used.
+        CheckpointError: If the base model has no config.json.
+    """
+    if config.packing:
+        raise ConfigError(
+            "train.packing is true, and packed rows are not planned here yet; plan with packing: "
+            "false, whose batches take more memory and more steps"
+        )
+    planner = _Planner(config, data, device, processes)
+    memory = planner.memory_of(config)
+    sharing = processes if device.kind == "cpu" else 1
+    needed = memory.peak_device_bytes * sharing
+    changes, rest = cheapest_changes(
+        config,
+        lambda changed: planner.memory_of(changed).peak_device_bytes,
+        room=device.memory_bytes // sharing,
+        site=planner.site_of(config),
+        presets=presets,
+    )
+    engine = Engine.of(config, hidden_size=1, processes=processes)
+    outline = planner.outline_of(config)
+    work = None
+    if data is not None:
+        work = plan_work(config, outline, data, processes=processes, peak_flops=device.peak_flops)
+    return Plan(
+        base_model=config.ovis_pretrained_path,
+        modules=list(outline.modules),
+        parameters=outline.parameters,
+        trainable_parameters=outline.trainable,
+        processes=processes,
+        engine=engine.name,
+        precision=engine.precision,
+        memory=memory,
+        batch=_describe_batch(planner.batch_of(config), measured=data is not None),
+        data=None if data is None else plan_data(data, config),
+        work=work,
+        device=device,
+        needed_bytes=needed,
+        margin_bytes=device.memory_bytes - needed,
+        fits=needed <= device.memory_bytes,
+        changes=changes,
+        needed_besides=rest,
+        warnings=_warnings(Path(config.ovis_pretrained_path), outline, engine),
+    )
+
+
+class _Planner:
+    """Plans the memory of variants of one training."""
+
+    def __init__(
+        self, config: TrainConfig, data: MeasuredData | None, device: DevicePlan, processes: int
+    ) -> None:
+        self._model = read_model_config(Path(config.ovis_pretrained_path))
+        self._shapes = None if data is None else data.shapes
+        self._cached = 0 if data is None else data.cached_bytes
+        self._device = device
+        self._processes = processes
+        self._outlines: dict[tuple[object, ...], Outline] = {}
+
+    def outline_of(self, config: TrainConfig) -> Outline:
+        """Build the model's outline, once for each choice of what learns."""
+        key = (config.train_modules, config.freeze_llm, config.freeze_vision_tower)
+        if key not in self._outlines:
+            self._outlines[key] = Outline.of(self._model, config)
+        return self._outlines[key]
+
+    def batch_of(self, config: TrainConfig) -> PaddedBatch:
+        """Return the micro-batch that memory must be there for."""
+        if self._shapes is None:
+            return batch_at_the_limits(config)
+        return worst_batch(self._shapes, config.per_device_train_batch_size)
+
+    def memory_of(self, config: TrainConfig) -> MemoryPlan:
+        """Plan the memory of one process."""
+        return plan_memory(
+            config, self.outline_of(config), self.batch_of(config), self.site_of(config)
+        )
+
+    def site_of(self, config: TrainConfig) -> Site:
+        """Describe where it runs."""
+        cached = self._cached if config.cache_encoded_samples else 0
+        return Site(self._processes, self._device.kind, cached)
+
+
+def _describe_batch(batch: PaddedBatch, *, measured: bool) -> str:
+    rows = len(batch.shape.sequences)
+    source = "the largest that these samples can make" if measured else "no data: at the limits"
+    return (
+        f"{rows} x {batch.longest:,} positions, {batch.patches:,} patches, "
+        f"{batch.shape.num_supervised:,} learned ({source})"
+    )
+
+
+def _warnings(base: Path, outline: Outline, engine: Engine) -> list[str]:
+    """Say what the plan does not know, or what training will stumble over."""
+    found = []
+    try:
+        stored = find_tensors(base)
+    except CheckpointError as error:
+        found.append(f"the weights cannot be loaded: {error}")
+    else:
+        numbers = sum(math.prod(tensor.shape) for tensor in stored.values())
+        if numbers != outline.parameters:
+            found.append(
+                f"{base} stores {numbers:,} numbers, its config.json describes "
+                f"{outline.parameters:,}; loading will name the difference"
+            )
+    if engine.optimizer not in (*ADAM, *STATE_BYTES):
+        found.append(f"optim {engine.optimizer!r} is not known here; it is taken to be like Adam")
+    return found
