@@ -8,7 +8,7 @@ while its size, times and inode are; extraction compares the bytes themselves.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -170,10 +170,3 @@ def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def digests_of(facts: Iterable[MediaFact]) -> Iterator[tuple[str, str]]:
-    """Return path and sha256 of every medium whose bytes were read."""
-    for fact in facts:
-        if fact.sha256 is not None:
-            yield fact.path, fact.sha256

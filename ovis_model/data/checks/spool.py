@@ -39,10 +39,6 @@ class SampleSpool:
         self._offsets.append(self._offsets[-1] + len(line))
         return line
 
-    def has(self, row: int) -> bool:
-        """Tell whether a row holds a sample."""
-        return self._offsets[row + 1] > self._offsets[row]
-
     def read(self, row: int) -> Sample:
         """Return the sample of a row that holds one."""
         begin, end = self._offsets[row], self._offsets[row + 1]

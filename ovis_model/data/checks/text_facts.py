@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ovis_model import tokens
@@ -153,15 +152,6 @@ def _first_match(pattern: re.Pattern[str], text: str) -> str | None:
 def _found(pattern: re.Pattern[str], text: str) -> str | None:
     match = pattern.search(text)
     return None if match is None else f"U+{ord(match.group()):04X} at character {match.start()}"
-
-
-def count_kinds(samples: Iterable[Sample]) -> Mapping[str, int]:
-    """Count samples by their one kind of media and by every feature of their conversation."""
-    counts = dict.fromkeys(KINDS, 0)
-    for sample in samples:
-        for kind in kinds_of_sample(sample):
-            counts[kind] += 1
-    return counts
 
 
 KINDS = (
