@@ -3,6 +3,7 @@
 
 VENV ?= .venv
 PORT ?= 5000
+TEST_PROCESSES ?= 2
 NEEDED_GB = 6
 PYTHON ?=
 BIN = $(VENV)/bin
@@ -42,7 +43,8 @@ run: $(STAMP) ## the whole pipeline on the data that params.yaml names, and its 
 
 test: $(STAMP) ## all tests that need no GPU and no network
 	@$(need_repository)
-	python -m pytest -m "not gpu and not network"
+	@# A test computes on one core, so two processes take half the time; a file stays in one.
+	python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not gpu and not network"
 
 check: $(STAMP) ## lint, format, types, layers
 	@ruff check $(CODE)

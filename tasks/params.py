@@ -17,11 +17,11 @@ from ovis_model.config import (
     ExtractConfig,
     RegisterConfig,
     StepConfig,
-    TrainConfig,
     ValidateConfig,
     unknown_key,
 )
 from ovis_model.errors import ConfigError
+from ovis_model.train_config import TrainConfig
 from tasks.artifacts import PARAMS
 
 #: A number with an exponent, with or without a point: 1e-4, 1.0E+3, -2.e5.

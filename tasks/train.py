@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prefect import task
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
 from ovis_model.reports import sha256_of_file, sha256_of_folder
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainJob, TrainReport
 from tasks._dvc import reproduce
 from tasks._launch import run_training

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ovis_model.config import EvaluateConfig, GateConfig, TrainConfig
+from ovis_model.config import EvaluateConfig, GateConfig
 from ovis_model.data.reasons import REASONS
+from ovis_model.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

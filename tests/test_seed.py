@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ovis_model.config import PixelLimits, ThinkingConfig, TrainConfig
+from ovis_model.config import PixelLimits, ThinkingConfig
 from ovis_model.data.schema import parse_sample
 from ovis_model.inference.defaults import BUDGET, MAX_NEW_TOKENS, MAX_NEW_TOKENS_THINKING
 from ovis_model.inference.ovis25_inference import Ovis25Inference
 from ovis_model.inference.results import GroundingResult
 from ovis_model.modeling.checkpoint import load_model, save_checkpoint
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor, pad_batch
+from ovis_model.train_config import TrainConfig
 from tests.support.tiny_model import build_tiny_checkpoint
 
 SEED = Path(__file__).parents[2] / "shared" / "reference" / "seed.md"

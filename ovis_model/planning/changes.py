@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ovis_model.config import TrainConfig
 from ovis_model.planning.memory import Site
 from ovis_model.planning.report import Change
 from ovis_model.planning.states import Engine
+from ovis_model.train_config import TrainConfig
 
 #: A change must save this share of what is missing to be worth a line.
 WORTH = 0.01

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import CheckpointError
 from ovis_model.flops import Learning
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
@@ -14,6 +13,7 @@ from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.planning.activations import Circumstances, PaddedBatch, count_activations
 from ovis_model.planning.report import MemoryItem, MemoryPlan, ModulePlan
 from ovis_model.planning.states import Engine, count_states, place_states
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.train_modules import (
     MODULES,
     REPORTED,

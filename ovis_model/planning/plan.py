@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import CheckpointError, ConfigError
 from ovis_model.flops import peak_flops
 from ovis_model.modeling.weight_files import find_tensors
@@ -23,6 +22,7 @@ from ovis_model.planning.memory import Outline, Site, plan_memory, read_model_co
 from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan
 from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
+from ovis_model.train_config import TrainConfig
 
 
 def find_device(*, memory_gb: float | None = None, gpu: str | None = None) -> DevicePlan:

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ovis_model.config import TrainConfig
 from ovis_model.planning.report import MemoryItem
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.arguments import deepspeed_config
 
 #: DeepSpeed's defaults, in numbers.

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovis_model.config import TrainConfig
 from ovis_model.data.dataset import ConversationDataset, Extent, find_misfits
 from ovis_model.data.schema import Sample
 from ovis_model.flops import BatchShape, FlopCounter, count_patches
@@ -14,6 +13,7 @@ from ovis_model.planning.memory import Outline
 from ovis_model.planning.report import DataPlan, WorkPlan
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.processing.visual_tokens import HIDDEN_STRIDE, NUM_INDICATORS
+from ovis_model.train_config import TrainConfig
 
 #: Share of a GPU's peak that hours are told for; well-made trainings of such models reach
 #: 30 to 50 %.

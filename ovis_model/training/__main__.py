@@ -13,8 +13,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError, OvisError
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainJob, TrainReport
 
 USAGE = "usage: python -m ovis_model.training FILE.json (a job, or a train_config.json)"

@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ovis_model.config import TrainConfig, unknown_key
+from ovis_model.config import unknown_key
 from ovis_model.errors import ConfigError
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.environment import has_gpu
 
 #: TrainingArguments that follow from how this project trains, with the reason a user reads.

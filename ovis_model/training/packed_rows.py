@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainingArguments
 
-from ovis_model.config import TrainConfig
 from ovis_model.data.dataset import ConversationDataset, Example, Extent
 from ovis_model.data.packing import PackedRows, num_tokens, pack, sample_costs
 from ovis_model.errors import DataError, list_examples
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.arguments import data_seed
 
 log = logging.getLogger(__name__)

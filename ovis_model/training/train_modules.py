@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from ovis_model.config import TrainConfig, unknown_key
+from ovis_model.config import unknown_key
 from ovis_model.errors import ConfigError
 from ovis_model.flops import Learning, Part
+from ovis_model.train_config import TrainConfig
 
 LAST_BLOCK = "visual_tokenizer.vit.last_block"
 #: Name in `train_modules` to the prefix its parameters share.

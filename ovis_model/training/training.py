@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from ovis_model.config import TrainConfig
 from ovis_model.data.collator import (
     NUM_SUPERVISED,
     NUM_TOKENS,
@@ -34,6 +33,7 @@ from ovis_model.modeling.checkpoint import load_model, replacing, write_checkpoi
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import write_text
+from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
 from ovis_model.training.arguments import training_arguments, zero_stage
 from ovis_model.training.callbacks import MetricsLog, ProgressBar

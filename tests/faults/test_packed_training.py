@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ovis_model.config import TrainConfig
 from ovis_model.reports import sha256_of_folder
+from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
 from ovis_model.training.training import train
 from tests.support.training_world import TrainingWorld, build_training_world, mixed_samples

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import CheckpointError, DataError, TrainingError
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.reports import sha256_of_folder
+from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
 from ovis_model.training.__main__ import INTERRUPTED, main
 from ovis_model.training.report import TrainReport

@@ -34,7 +34,7 @@ def press_ctrl_c(process):
     [pytest.param(kill_dvc, 1, id="kill -9 dvc"), pytest.param(press_ctrl_c, 2, id="Ctrl+C")],
 )
 def test_training_ends_with_its_run_and_is_resumed_by_the_next(tree, interrupt, seed):
-    tree.change_params(**{"train.seed": seed, "train.max_steps": 40, "train.save_steps": 5})
+    tree.change_params(**{"train.seed": seed, "train.max_steps": 200, "train.save_steps": 5})
     process = tree.start("dvc", "repro", "train")
     wait_until(lambda: trained_steps(tree) >= 12, "twelve steps of training")
     interrupt(process)

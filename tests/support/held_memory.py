@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ovis_model.config import TrainConfig
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.arguments import training_arguments
 from ovis_model.training.environment import join_deepspeed, process_group
 from ovis_model.training.inputs import read_extracted

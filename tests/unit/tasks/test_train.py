@@ -2,8 +2,8 @@
 
 import pytest
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
+from ovis_model.train_config import TrainConfig
 from tasks import train
 from tasks.train import dataset_digests, inputs_digest
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ovis_model.config import TrainConfig
 from ovis_model.modeling.checkpoint import save_checkpoint
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
@@ -17,6 +16,7 @@ from ovis_model.planning.memory import PROCESS_BYTES
 from ovis_model.planning.plan import find_device, make_plan
 from ovis_model.planning.work import MeasuredData
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.inputs import read_extracted
 from tests.support.tiny_model import build_tiny_checkpoint
 from tests.support.training_world import build_training_world, image_sample

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from ovis_model.config import TrainConfig
 from ovis_model.data.dataset import ConversationDataset
 from ovis_model.errors import CheckpointError, ConfigError
 from ovis_model.flops import FlopCounter
@@ -13,6 +12,7 @@ from ovis_model.planning.plan import find_device, make_plan
 from ovis_model.planning.report import Plan
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, count_steps
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.inputs import read_extracted
 from ovis_model.training.training import train
 from tests.support.model_variants import released

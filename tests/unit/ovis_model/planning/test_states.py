@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
 from ovis_model.planning.memory import Outline, read_model_config
 from ovis_model.planning.states import Engine, count_states, largest_share, place_states
+from ovis_model.train_config import TrainConfig
 from tests.support.held_memory import look_while_training
 from tests.support.model_variants import released
 from tests.support.training_world import build_training_world

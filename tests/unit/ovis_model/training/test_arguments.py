@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.arguments import deepspeed_config, training_arguments, zero_stage
 from ovis_model.training.environment import process_group
 

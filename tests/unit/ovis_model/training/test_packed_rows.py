@@ -6,9 +6,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.reports import sha256_of_folder
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainReport
 from ovis_model.training.training import train
 from tests.support.training_world import (

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError
 from ovis_model.flops import Learning
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.train_modules import (
     ModuleRate,
     count_parameters,

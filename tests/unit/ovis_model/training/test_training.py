@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ovis_model.config import TrainConfig
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import sha256_of_file, sha256_of_folder
+from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainReport
 from ovis_model.training.training import train
 from tests.support.tiny_model import TINY_FRAMES
