@@ -44,6 +44,7 @@ from ovis_model.training.environment import (
     wait_for_all,
 )
 from ovis_model.training.inputs import TrainingInputs, read_extracted
+from ovis_model.training.optimizer_state import running_groups
 from ovis_model.training.packed_rows import PackedDataset, pack_samples
 from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
 from ovis_model.training.train_modules import (
@@ -262,7 +263,8 @@ def _report(
 ) -> TrainReport:
     args, state, model = trainer.args, trainer.state, trainer.network
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    counts = rates_by_module(model, trainer.rates)
+    rates = {name: one.peak_learning_rate for name, one in running_groups(trainer).items()}
+    counts = rates_by_module(model, rates)
     return TrainReport(
         steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),

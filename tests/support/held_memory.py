@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,12 +21,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
-from ovis_model.train_config import TrainConfig
-from ovis_model.training.arguments import training_arguments
-from ovis_model.training.environment import join_deepspeed, process_group
-from ovis_model.training.inputs import read_extracted
-from ovis_model.training.training import Destination, _prepare
+from tests.support.running_trainer import about_to_prepare
 
 SUBSTEPS_BEFORE = 2
 
@@ -96,19 +90,9 @@ def partitions_of(optimizer: Any) -> list[Tensor]:
 
 def look_while_training(config: dict[str, Any], data: Path) -> dict[str, int]:
     """Train for two steps and return what was held, and how far memory rose meanwhile."""
-    parsed = TrainConfig.parse({**config, "max_steps": 2}, where="test")
-    with tempfile.TemporaryDirectory() as scratch, process_group():
-        root = Path(scratch)
-        where = Destination(root / "model", root / "resume", root / "log", root / "csv")
-        inputs = read_extracted(data)
-        arguments = training_arguments(parsed, resume=where.resume)
-        if arguments.deepspeed is not None:
-            join_deepspeed()
-        processor = Ovis2_5Processor.from_pretrained(parsed.ovis_pretrained_path).with_settings(
-            pixel_limits=parsed.pixel_limits, frame_sampling=inputs.frame_sampling
-        )
+    with about_to_prepare({**config, "max_steps": 2}, data) as prepare:
         before = resident_bytes("VmRSS")
-        trainer, _ = _prepare(parsed, arguments, inputs, processor, where)
+        trainer = prepare()
         look = Look(trainer)
         trainer.add_callback(look)
         # What loading needed for a moment is given back, and not counted.
@@ -116,9 +100,8 @@ def look_while_training(config: dict[str, Any], data: Path) -> dict[str, int]:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         trainer.train()
         risen = resident_bytes("VmHWM") - before
-    # While a ZeRO-3 configuration is alive, transformers cuts every new model into pieces.
     held = look.held
-    del trainer, arguments, look
+    del trainer, look
     gc.collect()
     return {**held, "risen": risen}
 
