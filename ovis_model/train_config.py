@@ -10,6 +10,17 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ovis_model.config import PixelLimits
 
+#: Keys for a training outside the pipeline, and what says the same inside of it.
+OUTSIDE_PIPELINE = {
+    "data_path": "validate.raw_data and validate.annotations",
+    "image_folder": "validate.raw_data",
+    "eval_data_path": "validate.holdout_fraction",
+    "min_frames": "extract.min_frames",
+    "max_frames": "extract.max_frames",
+    "output_dir": "nothing: the model is always models/finetuned",
+    "overwrite_output_dir": "nothing: models/finetuned is always replaced, by a finished model",
+}
+
 
 class TrainConfig(PixelLimits):
     """Step 3: the seed's train_config.json, plus any field of transformers.TrainingArguments."""
@@ -22,7 +33,14 @@ class TrainConfig(PixelLimits):
     data_type: Literal["conversation"] = "conversation"
     data_path: str | None = Field(default=None, description="annotations, outside the pipeline")
     image_folder: str | None = Field(default=None, description="media root, outside the pipeline")
+    eval_data_path: str | None = Field(default=None, description="holdout, outside the pipeline")
+    min_frames: int | None = Field(default=None, gt=0, description="outside the pipeline")
+    max_frames: int | None = Field(default=None, gt=0, description="outside the pipeline")
     output_dir: str | None = Field(default=None, description="outside the pipeline")
+    overwrite_output_dir: bool = Field(
+        default=False, description="replace a finished model there, outside the pipeline"
+    )
+    visual_vocab_size: int | None = Field(default=None, gt=0, description="must be the base's")
     stage: int = 3
 
     train_modules: str = Field(
@@ -50,8 +68,8 @@ class TrainConfig(PixelLimits):
     warmup_steps: float = Field(default=0.0, ge=0, description="steps; below 1, a share of them")
     lr_scheduler_type: str = "cosine"
     max_grad_norm: float = Field(default=1.0, ge=0)
-    logging_steps: int = Field(default=10, gt=0)
-    save_steps: int = Field(default=500, gt=0)
+    logging_steps: int | float = Field(default=10, gt=0, description="below 1, a share")
+    save_steps: int | float = Field(default=500, gt=0, description="below 1, a share of all steps")
     save_total_limit: int = Field(default=2, gt=0)
     seed: int = 42
     bf16: bool = False
@@ -85,6 +103,34 @@ class TrainConfig(PixelLimits):
             if path and not base:
                 values = {**values, "ovis_pretrained_path": path}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_warm_up(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("warmup_ratio") is None:
+            return values
+        others = {key: value for key, value in values.items() if key != "warmup_ratio"}
+        ratio = values["warmup_ratio"]
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise ValueError(
+                f"warmup_ratio is a share of all steps, 0 or more and below 1, not {ratio!r}"
+            )
+        if others.get("warmup_steps"):
+            raise ValueError(
+                f"warmup_ratio ({ratio}) and warmup_steps ({others['warmup_steps']}) both say how "
+                "long the warm-up is; keep one"
+            )
+        return {**others, "warmup_steps": float(ratio)}
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        for key in ("logging_steps", "save_steps"):
+            value = getattr(self, key)
+            if value > 1 and value != int(value):
+                raise ValueError(
+                    f"{key} is {value}; give whole steps, or a share of all steps below 1"
+                )
+        return self
 
     @model_validator(mode="after")
     def _stage_with_an_effect(self) -> Self:

@@ -21,7 +21,7 @@ from ovis_model.config import (
     unknown_key,
 )
 from ovis_model.errors import ConfigError
-from ovis_model.train_config import TrainConfig
+from ovis_model.train_config import OUTSIDE_PIPELINE, TrainConfig
 from tasks.artifacts import PARAMS
 
 #: A number with an exponent, with or without a point: 1e-4, 1.0E+3, -2.e5.
@@ -72,7 +72,22 @@ class Params(BaseModel):
             if not isinstance(values, dict):
                 raise ConfigError(f"{path}: section {name!r} must hold keys, it holds {values!r}")
             parsed[name] = config.parse(values, where=f"{path}: {name}")
+        _check_train(parsed["train"], where=f"{path}: train")
         return cls(**parsed)
+
+
+def _check_train(config: TrainConfig, *, where: str) -> None:
+    """Refuse keys that nothing would read here."""
+    given = [
+        f"{key} ({instead})"
+        for key, instead in OUTSIDE_PIPELINE.items()
+        if getattr(config, key) != TrainConfig.model_fields[key].default
+    ]
+    if given:
+        raise ConfigError(
+            f"{where}: these keys are for a training outside the pipeline; in brackets what says "
+            f"it here: {', '.join(given)}"
+        )
 
 
 class StrictLoader(yaml.SafeLoader):

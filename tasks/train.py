@@ -1,7 +1,5 @@
 """Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from prefect import task
@@ -9,14 +7,12 @@ from prefect import task
 from ovis_model.errors import ConfigError
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.inputs_digest import inputs_digest
 from ovis_model.training.report import TrainJob, TrainReport
 from tasks._dvc import reproduce
 from tasks._launch import run_training
 from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT
 from tasks.params import Params
-
-#: Keys that say how fast, not what: another value may resume the same training.
-NOT_AN_INPUT = {"dataloader_num_workers", "logging_steps", "save_steps", "save_total_limit"}
 
 
 def run(params: Params) -> None:
@@ -78,19 +74,6 @@ def dataset_digests(config: TrainConfig) -> dict[str, tuple[Path, str]]:
         "extracted": (EXTRACTED, sha256_of_file(EXTRACTED / "manifest.json")),
         "base_model": (base, sha256_of_folder(base)),
     }
-
-
-def inputs_digest(config: TrainConfig, datasets: dict[str, tuple[Path, str]]) -> str:
-    """Digest everything a training is computed from; its run and checkpoints are found by it."""
-    # By content: an edited file must not resume the checkpoints of the one before.
-    deepspeed = Path(config.deepspeed) if config.deepspeed else None
-    known = deepspeed is not None and deepspeed.is_file()  # training refuses a missing one
-    inputs = {
-        "deepspeed": sha256_of_file(deepspeed) if deepspeed and known else None,
-        "train": config.model_dump(mode="json", exclude=NOT_AN_INPUT),
-        "datasets": {name: digest for name, (_, digest) in datasets.items()},
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def summary_metrics(report: TrainReport) -> dict[str, float]:

@@ -18,8 +18,6 @@ from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainJob, TrainReport
 
 USAGE = "usage: python -m ovis_model.training FILE.json (a job, or a train_config.json)"
-#: What a configuration of the seed must say when there is no pipeline to say it.
-STANDALONE_KEYS = ("data_path", "image_folder", "output_dir")
 #: What a shell reports for a program ended by Ctrl+C.
 INTERRUPTED = 130
 
@@ -69,30 +67,11 @@ def run_job(job: TrainJob, *, where: str) -> None:
 
 
 def run_standalone(config: TrainConfig, *, where: str) -> None:
-    """Train on an annotation file, outside the pipeline.
+    """Train on an annotation file, outside the pipeline."""
+    from ovis_model.training.standalone import train_standalone  # noqa: PLC0415
 
-    Raises:
-        ConfigError: If the file does not say what to read and where to write.
-    """
-    missing = [key for key in STANDALONE_KEYS if getattr(config, key) is None]
-    if missing:
-        raise ConfigError(f"{where}: outside the pipeline it must also give {', '.join(missing)}")
-    from ovis_model.training.inputs import read_annotations  # noqa: PLC0415
-    from ovis_model.training.training import Destination, train_on  # noqa: PLC0415
-
-    data_path, image_folder, output = (Path(getattr(config, key)) for key in STANDALONE_KEYS)
-    beside = output.with_name(output.name + ".training")
-    report = train_on(
-        config,
-        read_annotations(data_path, image_folder),
-        where=Destination(
-            output=output,
-            resume=beside / "resume",
-            metrics_log=beside / "metrics.jsonl",
-            loss_csv=beside / "train_loss.csv",
-        ),
-    )
-    _publish(report, beside / "train.json")
+    report, path = train_standalone(config, where=where)
+    _publish(report, path)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

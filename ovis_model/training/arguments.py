@@ -15,6 +15,7 @@ from ovis_model.config import unknown_key
 from ovis_model.errors import ConfigError
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.environment import has_gpu
+from ovis_model.training.other_names import INSTEAD
 
 #: TrainingArguments that follow from how this project trains, with the reason a user reads.
 DECIDED_HERE: dict[str, str] = {
@@ -27,16 +28,36 @@ DECIDED_HERE: dict[str, str] = {
     "eval_on_start": "the holdout loss is computed once, after training",
     "load_best_model_at_end": "there is no evaluation while training to choose by",
     "auto_find_batch_size": "it would change the batch size, and with it the result, in silence",
-    "save_strategy": "checkpoints for resuming are written every save_steps",
     "save_only_model": "a checkpoint without the optimizer cannot be resumed",
     "label_names": "the collator names them",
     "label_smoothing_factor": "the loss is the model's own",
     "do_eval": "the evaluate step does it",
     "do_predict": "the evaluate step does it",
+    "do_train": "training is what this program does; --dry-run tries one step without saving",
     "use_cpu": "a GPU is used when there is one; hide it with CUDA_VISIBLE_DEVICES=",
     "disable_tqdm": "the progress bar is drawn by this project",
     "fsdp": "DeepSpeed shards the model",
     "fsdp_config": "DeepSpeed shards the model",
+}
+#: Values of them that say what happens anyway, as configurations of the seed do.
+AS_DECIDED: dict[str, Any] = {
+    "logging_nan_inf_filter": False,
+    "remove_unused_columns": False,
+    "push_to_hub": False,
+    "eval_strategy": "no",
+    "eval_on_start": False,
+    "load_best_model_at_end": False,
+    "auto_find_batch_size": False,
+    "save_only_model": False,
+    "label_smoothing_factor": 0.0,
+    "do_eval": False,
+    "do_predict": False,
+    "do_train": True,
+}
+#: Keys with fewer choices than transformers has; the first is the default.
+CHOICES = {
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
+    "save_strategy": ("steps", "epoch"),
 }
 #: Old names that transformers still takes with a warning.
 RENAMED = {
@@ -48,7 +69,6 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {
 }
 #: Keys that order or drop samples, and what they may be where rows are planned.
 UNLESS_PACKED = {"train_sampling_strategy": "random", "dataloader_drop_last": False}
-SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length")
 #: DeepSpeed prints a line every so many steps; our own log and progress bar say more.
 SILENT_STEPS = 1_000_000_000
 
@@ -74,7 +94,7 @@ def training_arguments(config: TrainConfig, *, resume: Path) -> TrainingArgument
         remove_unused_columns=False,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        save_strategy="steps",
+        save_strategy=values.get("save_strategy", "steps"),
         # Rotation is ours: transformers deletes the old before the new is known to be good.
         save_total_limit=None,
         use_cpu=not has_gpu(),
@@ -94,16 +114,15 @@ def training_arguments(config: TrainConfig, *, resume: Path) -> TrainingArgument
 
 def _values(config: TrainConfig) -> dict[str, Any]:
     extra = config.training_arguments
-    _check_keys(extra)
+    check_keys(extra)
     shared = {name: getattr(config, name) for name in type(config).model_fields if name in FIELDS}
     shared["gradient_checkpointing"] = bool(config.checkpointed_parts)
     values = {RENAMED.get(name, name): value for name, value in {**shared, **extra}.items()}
-    strategy = values.get("train_sampling_strategy", "random")
-    if strategy not in SAMPLING_STRATEGIES:
-        raise ConfigError(
-            f"train: train_sampling_strategy is {strategy!r}; choose one of "
-            f"{', '.join(SAMPLING_STRATEGIES)}"
-        )
+    for key, choices in CHOICES.items():
+        if values.get(key, choices[0]) not in choices:
+            raise ConfigError(
+                f"train: {key} is {values[key]!r}; choose one of {', '.join(choices)}"
+            )
     for key, only in UNLESS_PACKED.items():
         if config.packing and values.get(key, only) != only:
             raise ConfigError(
@@ -113,17 +132,28 @@ def _values(config: TrainConfig) -> dict[str, Any]:
     return values
 
 
-def _check_keys(extra: Mapping[str, Any]) -> None:
-    findings = []
-    for key, value in extra.items():
-        if key not in FIELDS:
-            findings.append(unknown_key(key, [*TrainConfig.model_fields, *FIELDS]))
-        elif key in DECIDED_HERE:
-            findings.append(f"{key!r} cannot be set: {DECIDED_HERE[key]}")
-        elif _is_number(FIELDS[key].default) and isinstance(value, str):
-            findings.append(f"{key}: expected a number, got the text {value!r}")
+def check_keys(extra: Mapping[str, Any]) -> None:
+    """Check keys that must be fields of transformers.TrainingArguments.
+
+    Raises:
+        ConfigError: Naming all that are unknown, decided by this project or no number.
+    """
+    findings = [found for key, value in extra.items() if (found := _find_fault(key, value))]
     if findings:
         raise ConfigError("train: " + "; ".join(findings))
+
+
+def _find_fault(key: str, value: object) -> str:
+    """Say what is wrong with a key, "" if nothing is."""
+    if key in INSTEAD:
+        return f"{key!r} is not a key here: {INSTEAD[key]}"
+    if key not in FIELDS:
+        return unknown_key(key, [*TrainConfig.model_fields, *FIELDS])
+    if key in DECIDED_HERE and not (key in AS_DECIDED and value == AS_DECIDED[key]):
+        return f"{key!r} cannot be set: {DECIDED_HERE[key]}"
+    if _is_number(FIELDS[key].default) and isinstance(value, str):
+        return f"{key}: expected a number, got the text {value!r}"
+    return ""
 
 
 def _is_number(value: object) -> bool:

@@ -79,12 +79,34 @@ def _check_shards(data: Path, shards: dict[str, int]) -> None:
             )
 
 
-def read_annotations(annotations: Path, media_root: Path) -> TrainingInputs:
-    """Read an annotation file directly, in any format of `ovis_model.data.annotations`.
+def read_annotations(
+    annotations: Path,
+    media_root: Path,
+    *,
+    holdout: Path | None = None,
+    frame_sampling: FrameSampling | None = None,
+) -> TrainingInputs:
+    """Read annotation files directly, in any format of `ovis_model.data.annotations`.
+
+    Args:
+        annotations: Samples to learn from.
+        media_root: Where the paths of all samples start.
+        holdout: Samples to measure with, if there are any.
+        frame_sampling: How many frames stand for a video.
 
     Raises:
-        DataError: If the file cannot be read, or any record in it is not a sample.
+        DataError: If a file cannot be read, or any record in it is not a sample.
     """
+    return TrainingInputs(
+        _not_empty(_read_all(annotations), annotations),
+        [] if holdout is None else _read_all(holdout),
+        media_root=media_root,
+        frame_sampling=frame_sampling or FrameSampling(),
+        digest=sha256_of_file(annotations),
+    )
+
+
+def _read_all(annotations: Path) -> list[Sample]:
     samples, broken = [], []
     for record in read_records(annotations):
         try:
@@ -95,13 +117,7 @@ def read_annotations(annotations: Path, media_root: Path) -> TrainingInputs:
         raise DataError(
             f"{annotations}: {len(broken)} record(s) cannot be used: {list_examples(broken)}"
         )
-    return TrainingInputs(
-        _not_empty(samples, annotations),
-        [],
-        media_root=media_root,
-        frame_sampling=FrameSampling(),
-        digest=sha256_of_file(annotations),
-    )
+    return samples
 
 
 def _not_empty(samples: Sequence[Sample], source: Path) -> Sequence[Sample]:

@@ -38,6 +38,7 @@ class TrainReport(Report):
 
     steps: int
     epochs: float
+    data_name: str = ""
     samples: int
     holdout_samples: int
     tokens: int

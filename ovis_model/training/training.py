@@ -27,7 +27,7 @@ from ovis_model.data.collator import (
     PackingCollator,
 )
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
-from ovis_model.errors import TrainingError
+from ovis_model.errors import ConfigError, TrainingError
 from ovis_model.modeling.attention import describe_attention
 from ovis_model.modeling.checkpoint import load_model, replacing, write_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
@@ -126,6 +126,7 @@ def train_on(
         trainer, extents = _prepare(config, arguments, inputs, processor, where)
         _run(trainer, where.resume)
         report = _report(
+            config,
             trainer,
             inputs,
             extents,
@@ -204,6 +205,13 @@ def _load_base(
         attn_implementation=config.attn_implementation,
         verify=is_main_process(),  # once is enough, and 18 GB take a while
     )
+    words = model.config.visual_vocab_size
+    if config.visual_vocab_size not in (None, words):
+        raise ConfigError(
+            f"train.visual_vocab_size is {config.visual_vocab_size}, but "
+            f"{config.ovis_pretrained_path} has {words} visual words; remove the key, or give "
+            f"{words}"
+        )
     model.checkpointed_parts = config.checkpointed_parts
     return model
 
@@ -255,6 +263,7 @@ def _holdout_loss(
 
 
 def _report(
+    config: TrainConfig,
     trainer: OvisTrainer,
     inputs: TrainingInputs,
     extents: list[Extent],
@@ -268,6 +277,7 @@ def _report(
     return TrainReport(
         steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
+        data_name=config.data_name,
         samples=len(inputs.train),
         holdout_samples=len(inputs.holdout),
         tokens=sum(extent.num_tokens for extent in extents),
