@@ -107,10 +107,12 @@ class TrainConfig(PixelLimits):
     @model_validator(mode="before")
     @classmethod
     def _one_warm_up(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("warmup_ratio") is None:
+        if not isinstance(values, dict) or "warmup_ratio" not in values:
             return values
         others = {key: value for key, value in values.items() if key != "warmup_ratio"}
         ratio = values["warmup_ratio"]
+        if ratio is None:
+            return others
         if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
             raise ValueError(
                 f"warmup_ratio is a share of all steps, 0 or more and below 1, not {ratio!r}"

@@ -108,6 +108,11 @@ def test_a_table_of_keys_has_every_key_of_its_class_with_its_default(page, secti
     assert shown == {name: default_of(field) for name, field in config.model_fields.items()}
 
 
+def test_every_train_key_has_a_proof_of_its_effect():
+    proofs = (ROOT / "tests/unit/ovis_model/training/test_every_key.py").read_text("utf-8")
+    assert [key for key in TrainConfig.model_fields if f'"{key}"' not in proofs] == []
+
+
 # ---- parity ---------------------------------------------------------------------------------
 
 

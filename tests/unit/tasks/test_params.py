@@ -141,3 +141,21 @@ def test_aliases_and_merged_keys_still_work(tmp_path):
 def test_what_is_wrong_inside_a_section_is_named_with_its_place(section, message):
     with pytest.raises(ConfigError, match=message):
         ValidateConfig.parse({"raw_data": "raw", **section}, where="params.yaml: validate")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("data_path", "a.json", "validate.raw_data"),
+        ("max_frames", 4, "extract.max_frames"),
+        ("overwrite_output_dir", True, "models/finetuned is always replaced"),
+    ],
+)
+def test_a_key_that_only_counts_outside_the_pipeline_is_refused(params_file, key, value, instead):
+    with pytest.raises(ConfigError) as caught:
+        Params.read(params_file(**{f"train.{key}": value}))
+    assert "train: these keys are for a training outside the pipeline; in brackets" in str(
+        caught.value
+    )
+    assert f"{key} (" in str(caught.value)
+    assert instead in str(caught.value)
