@@ -1,6 +1,11 @@
 """Rows of predictions as tests need them."""
 
-from ovis_model.evaluation.predictions import PredictionRow
+from ovis_model.evaluation.predictions import (
+    BenchmarkRecord,
+    PredictionRow,
+    Run,
+    RunRecord,
+)
 
 MODEL = "m"
 
@@ -20,3 +25,19 @@ def row(index, score=1.0, **fields):
         "finish_reason": "stop",
     }
     return PredictionRow(score=score, **{**given, **fields})
+
+
+def run(model=MODEL, *, seeds=(0,), parts=("rows",), conditions=None, **benchmarks):
+    """Return a run that asked every item of its rows, with a record that says so."""
+    records = {
+        name: BenchmarkRecord(
+            fingerprint="f",
+            metric="exact",
+            num_items=max(1, len({one.index for one in rows})),
+            seeds=seeds,
+            parts=parts,
+        )
+        for name, rows in benchmarks.items()
+    }
+    record = RunRecord(model=model, conditions=conditions or {}, benchmarks=records)
+    return Run(record, benchmarks)

@@ -1,0 +1,274 @@
+"""What a candidate must show against the champion, and what the judgement says.
+
+    pass            every target is better, and no guard can have lost its margin
+    fail            a gain worth having is ruled out, a guard lost more than its margin, or more
+                    answers are invalid or forced than allowed
+    inconclusive    neither: the rows cannot tell, and the power says what they could have told
+
+All numbers are points of a score or a rate, 0 to 100, unless they are p-values or powers.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from ovis_model.config import StepConfig
+from ovis_model.errors import list_examples
+from ovis_model.evaluation.statistics import ONE_SIDED
+from ovis_model.reports import Report
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+Role = Literal["target", "guard"]
+
+
+class ComparisonRules(StepConfig):
+    """What a candidate must show; numbers are points of a score or a rate, 0 to 100."""
+
+    targets: tuple[str, ...] = Field(
+        default=(), description="benchmarks that must improve; the others are guards"
+    )
+    margin: float = Field(default=1.0, gt=0, description="a guard may lose less than this")
+    margins: dict[str, float] = Field(default_factory=dict, description="by guard, if another")
+    gain: float = Field(default=2.0, gt=0, description="smallest gain of a target worth having")
+    max_forced_close_increase: float = Field(default=2.0, ge=0)
+    max_invalid_increase: float = Field(default=1.0, ge=0)
+    slices_may_regress: bool = True
+
+    def role_of(self, benchmark: str) -> Role:
+        """Tell what a benchmark is compared for."""
+        return "target" if benchmark in self.targets else "guard"
+
+    def sought(self, benchmark: str) -> float:
+        """Return the gain or the loss, in points, that the rows of a benchmark should show."""
+        if self.role_of(benchmark) == "target":
+            return self.gain
+        return self.margins.get(benchmark, self.margin)
+
+
+class Flip(Report):
+    """A question that only one of the two got right."""
+
+    index: str
+    seed: int
+    now_right: bool
+
+
+class Rates(Report):
+    """Share of answers of a kind, in percent."""
+
+    candidate: float
+    champion: float
+
+    @property
+    def increase(self) -> float:
+        """Points that the candidate has more."""
+        return self.candidate - self.champion
+
+
+class SliceComparison(Report):
+    """One value of one slice.
+
+    Attributes:
+        slice: Such as "category".
+        value: Such as "charts".
+        num_items: Rows of it.
+        difference: Candidate minus champion.
+        low: Lower end of its 95 % interval, for this slice alone.
+        high: Its upper end.
+        p_worse: One-sided, of not being worse, corrected for the number of slices.
+        regressed: Whether the candidate is worse.
+    """
+
+    slice: str
+    value: str
+    num_items: int
+    difference: float
+    low: float
+    high: float
+    p_worse: float
+    regressed: bool
+
+
+class Evidence(Report):
+    """What the rows of one benchmark say about two models.
+
+    Attributes:
+        candidate: Its score.
+        champion: Its score.
+        difference: Candidate minus champion.
+        low: Lower end of the difference's 95 % interval.
+        high: Its upper end.
+        test: Name of the test.
+        p_value: Two-sided, of no difference.
+        t_test_p: Of the paired t-test that lmms-eval prints, to compare with it; nothing is
+            judged by it.  None if no difference varies.
+        p_for: One-sided: small if a target improved, or if a guard kept its margin; guards are
+            corrected for their number.
+        p_against: One-sided: small if a target cannot have gained enough, or if a guard lost
+            more than its margin; guards are corrected for their number.
+        standard_error: Of the difference.
+        power: How often these rows show it if there is a gain of the size sought; for a guard, if
+            there is no loss.
+        detectable: Smallest true difference that these rows show in 80 % of cases.
+        items_needed: Rows with which the power would be 80 %.
+    """
+
+    candidate: float
+    champion: float
+    difference: float
+    low: float
+    high: float
+    test: str
+    p_value: float
+    t_test_p: float | None
+    p_for: float
+    p_against: float
+    standard_error: float
+    power: float
+    detectable: float
+    items_needed: int
+
+
+class BenchmarkComparison(Report):
+    """Both models on one benchmark.
+
+    Attributes:
+        role: A target must improve, a guard must not lose.
+        sought: The gain or margin that is looked for.
+        num_items: Rows of each.
+        evidence: What the scores say.
+        forced_close: Thoughts closed by the budget.
+        invalid: Answers with nothing to judge.
+        slices: By slice and value.
+        flips: Questions that changed between right and wrong.
+        outcome: Of this benchmark.
+        reason: Why, in one clause.
+    """
+
+    role: Role
+    sought: float
+    num_items: int
+    evidence: Evidence
+    forced_close: Rates
+    invalid: Rates
+    slices: tuple[SliceComparison, ...]
+    flips: tuple[Flip, ...]
+    outcome: Outcome
+    reason: str
+
+    @property
+    def num_gained(self) -> int:
+        """Questions that went from wrong to right."""
+        return sum(flip.now_right for flip in self.flips)
+
+    @property
+    def num_lost(self) -> int:
+        """Questions that went from right to wrong."""
+        return len(self.flips) - self.num_gained
+
+
+class Comparison(Report):
+    """The judgement.
+
+    Attributes:
+        candidate: Who wants to be promoted.
+        champion: Who is to be beaten.
+        rules: By which it was judged.
+        outcome: Pass, fail or inconclusive.
+        reason: Why, in one sentence.
+        self_promotion: How often a model would have met the targets against itself on rows that
+            differ as much as these, in percent; None without targets.
+        benchmarks: By name.
+    """
+
+    candidate: str
+    champion: str
+    rules: ComparisonRules
+    outcome: Outcome
+    reason: str
+    self_promotion: float | None
+    benchmarks: dict[str, BenchmarkComparison]
+
+    def to_table(self) -> str:
+        """Tell the judgement as plain text: a line per benchmark, then the sentence."""
+        lines = [f"{'benchmark':24} {'role':6} {'champion':>9} {'candidate':>9}   difference"]
+        for name, one in self.benchmarks.items():
+            found = one.evidence
+            lines.append(
+                f"{name:24} {one.role:6} {found.champion:7.1f} % {found.candidate:7.1f} %   "
+                f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})  {one.outcome}"
+            )
+        return "\n".join([*lines, self.reason])
+
+
+def judge(
+    rules: ComparisonRules,
+    name: str,
+    found: Evidence,
+    *,
+    rates: Mapping[str, tuple[Rates, float]],
+    slices: tuple[SliceComparison, ...],
+) -> tuple[Outcome, str]:
+    """Judge one benchmark.
+
+    Args:
+        rules: What must be shown.
+        name: Of the benchmark.
+        found: What the scores say.
+        rates: By what is counted: how often, and by how many points it may rise.
+        slices: The slices that were tested.
+
+    Returns:
+        The outcome, and why, in one clause.
+    """
+    for what, (rate, allowed) in rates.items():
+        if rate.increase > allowed:
+            return "fail", (
+                f"{name} has {rate.candidate:.1f} % {what}, the champion {rate.champion:.1f} % "
+                f"({allowed:g} points more are allowed)"
+            )
+    regressed = [f"{one.slice} {one.value}" for one in slices if one.regressed]
+    if regressed and not rules.slices_may_regress:
+        return "fail", f"{name} is worse in {list_examples(regressed)}"
+    if rules.role_of(name) == "target":
+        return _judge_target(name, found, rules.gain)
+    return _judge_guard(name, found, rules.sought(name))
+
+
+def conclude(benchmarks: Mapping[str, BenchmarkComparison]) -> tuple[Outcome, str]:
+    """Join the outcomes: the worst decides, and its reasons are the sentence's.
+
+    Args:
+        benchmarks: By name.
+    """
+    for outcome in ("fail", "inconclusive", "pass"):
+        reasons = [one.reason for one in benchmarks.values() if one.outcome == outcome]
+        if reasons:
+            return outcome, f"{outcome}: {'; '.join(reasons)}."
+    return "inconclusive", "inconclusive: there is no benchmark to compare on."
+
+
+def _judge_target(name: str, found: Evidence, gain: float) -> tuple[Outcome, str]:
+    interval = f"{found.difference:+.1f} points ({found.low:+.1f} to {found.high:+.1f})"
+    if found.p_for <= ONE_SIDED:
+        return "pass", f"{name} improved by {interval}"
+    if found.p_against <= ONE_SIDED:
+        return "fail", f"{name} changed by {interval}, a gain of {gain:g} is ruled out"
+    return "inconclusive", (
+        f"{name} changed by {interval}, which may be chance: these rows show a gain of {gain:g} "
+        f"points in {found.power:.0%} of cases, {found.items_needed:,} rows would in 80 %"
+    )
+
+
+def _judge_guard(name: str, found: Evidence, margin: float) -> tuple[Outcome, str]:
+    interval = f"{found.difference:+.1f} points ({found.low:+.1f} to {found.high:+.1f})"
+    if found.p_for <= ONE_SIDED:
+        return "pass", f"{name} kept within {margin:g} points, at {interval}"
+    if found.p_against <= ONE_SIDED:
+        return "fail", f"{name} lost more than {margin:g} points, at {interval}"
+    return "inconclusive", (
+        f"{name} changed by {interval}, so a loss of {margin:g} points is not ruled out: these "
+        f"rows rule it out for an equal model in {found.power:.0%} of cases, "
+        f"{found.items_needed:,} rows would in 80 %"
+    )
