@@ -20,6 +20,8 @@ OUTSIDE_PIPELINE = {
     "output_dir": "nothing: the model is always models/finetuned",
     "overwrite_output_dir": "nothing: models/finetuned is always replaced, by a finished model",
 }
+#: Keys that need the loss on the holdout.
+SELECTION_KEYS = ("load_best_model_at_end", "metric_for_best_model", "early_stopping_patience")
 
 
 class TrainConfig(PixelLimits):
@@ -71,6 +73,24 @@ class TrainConfig(PixelLimits):
     logging_steps: int | float = Field(default=10, gt=0, description="below 1, a share")
     save_steps: int | float = Field(default=500, gt=0, description="below 1, a share of all steps")
     save_total_limit: int = Field(default=2, gt=0)
+    eval_strategy: Literal["no", "steps", "epoch"] = Field(
+        default="no", description="when the loss on the holdout is measured while training"
+    )
+    eval_steps: int | float | None = Field(
+        default=None, gt=0, description="steps; below 1, a share of all steps"
+    )
+    load_best_model_at_end: bool = Field(
+        default=False, description="hand over the weights with the lowest loss on the holdout"
+    )
+    metric_for_best_model: str = Field(
+        default="eval_loss", description="or eval_loss/ and a source, thinking or answer"
+    )
+    early_stopping_patience: int | None = Field(
+        default=None, gt=0, description="evaluations without a lower loss that end training"
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, description="a loss that is lower by no more than this does not count"
+    )
     seed: int = 42
     bf16: bool = False
     gradient_checkpointing: bool = Field(
@@ -126,8 +146,8 @@ class TrainConfig(PixelLimits):
 
     @model_validator(mode="after")
     def _whole_steps(self) -> Self:
-        for key in ("logging_steps", "save_steps"):
-            value = getattr(self, key)
+        for key in ("logging_steps", "save_steps", "eval_steps"):
+            value = getattr(self, key) or 1
             if value > 1 and value != int(value):
                 raise ValueError(
                     f"{key} is {value}; give whole steps, or a share of all steps below 1"
@@ -152,6 +172,38 @@ class TrainConfig(PixelLimits):
                 "many tokens a row has"
             )
         return self
+
+    @model_validator(mode="after")
+    def _evaluates_what_it_selects_by(self) -> Self:
+        fields = type(self).model_fields
+        asking = [key for key in SELECTION_KEYS if getattr(self, key) != fields[key].default]
+        if self.eval_strategy == "no" and asking:
+            raise ValueError(
+                f"{', '.join(asking)}: nothing is measured while training, so this has no effect; "
+                "say eval_strategy: steps, or epoch"
+            )
+        if self.eval_strategy != "steps" and self.eval_steps is not None:
+            raise ValueError(
+                f"eval_steps is {self.eval_steps:g}, but eval_strategy is {self.eval_strategy!r}; "
+                "say eval_strategy: steps, or remove eval_steps"
+            )
+        if "metric_for_best_model" in asking and not self.selects_by_loss:
+            raise ValueError(
+                "metric_for_best_model chooses nothing; say load_best_model_at_end: true or give "
+                "an early_stopping_patience"
+            )
+        return self
+
+    @property
+    def selects_by_loss(self) -> bool:
+        """Whether a loss on the holdout decides what is handed over, or when training ends."""
+        return self.load_best_model_at_end or self.early_stopping_patience is not None
+
+    @property
+    def best_metric(self) -> str:
+        """`metric_for_best_model` by its full name."""
+        name = self.metric_for_best_model
+        return name if name.startswith("eval_") else f"eval_{name}"
 
     @property
     def checkpointed_parts(self) -> tuple[str, ...]:

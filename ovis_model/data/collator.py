@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ovis_model.data.dataset import Example
+from ovis_model.data.loss_groups import LossGroups, group_tokens
 from ovis_model.flops import BatchShape
 from ovis_model.processing.processing_ovis2_5 import EncodedSample, join_media, pad_batch
 from ovis_model.tokens import IGNORE_ID
@@ -21,6 +22,9 @@ SAMPLE_IDS = "sample_ids"
 NUM_TOKENS = "num_tokens"
 NUM_SUPERVISED = "num_supervised_tokens"
 SHAPE = "shape"
+LOSS_GROUPS = "loss_groups"
+#: All of them.
+DESCRIPTION = (SAMPLE_IDS, NUM_TOKENS, NUM_SUPERVISED, SHAPE, LOSS_GROUPS)
 
 
 class DataCollatorForMultimodalDataset:
@@ -36,8 +40,8 @@ class DataCollatorForMultimodalDataset:
             input_ids int64 [batch, seq], attention_mask bool [batch, seq], labels int64
             [batch, seq], and, if any example shows something, pixel_values uint8 [patches, 768],
             which the model normalises, and grid_thws int64 [num_media, 3]; besides them
-            `sample_ids`, `num_tokens` without padding, `num_supervised_tokens` and `shape`, a
-            `BatchShape` that says how much work the batch is.
+            `sample_ids`, `num_tokens` without padding, `num_supervised_tokens`, `shape`, a
+            `BatchShape` that says how much work the batch is, and `loss_groups`.
         """
         encoded = [example.encoded for example in examples]
         padded = pad_batch(encoded, pad_id=self.pad_id, side="right")
@@ -48,6 +52,7 @@ class DataCollatorForMultimodalDataset:
         batch[NUM_TOKENS] = sum(len(one.input_ids) for one in encoded)
         batch[NUM_SUPERVISED] = int((batch["labels"] != IGNORE_ID).sum())
         batch[SHAPE] = shape_of(encoded, batch[NUM_SUPERVISED])
+        batch[LOSS_GROUPS] = _groups_of(examples)
         return batch
 
 
@@ -84,11 +89,20 @@ class PackingCollator:
             NUM_SUPERVISED: int((labels != IGNORE_ID).sum()),
         }
         batch[SHAPE] = shape_of(encoded, batch[NUM_SUPERVISED])
+        batch[LOSS_GROUPS] = _groups_of(rows[0])
         patches = [one.pixel_values for one in encoded if one.pixel_values is not None]
         grids = [one.grid_thws for one in encoded if one.grid_thws is not None]
         if patches:
             batch["pixel_values"], batch["grid_thws"] = join_media(patches), join_media(grids)
         return batch
+
+
+def _groups_of(examples: Sequence[Example]) -> LossGroups:
+    return group_tokens(
+        [example.encoded.labels for example in examples],
+        [example.source for example in examples],
+        [example.thinking for example in examples],
+    )
 
 
 def shape_of(encoded: Sequence[EncodedSample], num_supervised: int) -> BatchShape:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ovis_model.config import FrameSampling
+from ovis_model.data.loss_groups import is_thinking, learned_tokens
 from ovis_model.data.media.frames import read_frames
 from ovis_model.data.media.images import load_rgb
 from ovis_model.data.media_files import MediaFiles
@@ -26,10 +28,20 @@ from ovis_model.tokens import IGNORE_ID
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded sample and the name to blame when it breaks something."""
+    """One encoded sample, and what is told of it beside its tokens.
+
+    Attributes:
+        sample_id: The name to blame when it breaks something.
+        encoded: Ids, labels and pixels.
+        source: Where it came from.
+        thinking: Which of the learned tokens are thinking, as `loss_groups.is_thinking` tells,
+            bool [num_learned]; None for none of them.
+    """
 
     sample_id: str
     encoded: EncodedSample
+    source: str | None = None
+    thinking: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,8 @@ class ConversationDataset(Dataset[Example]):
         )
         if fit.max_tokens is not None:
             encoded = truncate(encoded, fit.max_tokens)
-        return Example(sample.id, encoded)
+        thinking = is_thinking(learned_tokens(encoded.labels), self.processor.token_ids)
+        return Example(sample.id, encoded, sample.source, thinking)
 
     def _load(self, name: str) -> Image.Image:
         return load_rgb(self.media.read(name), name=name)

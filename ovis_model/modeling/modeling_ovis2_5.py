@@ -21,7 +21,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ovis_model.modeling.attention import (
@@ -33,7 +32,7 @@ from ovis_model.modeling.attention import (
 )
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.folder_files import find_token_ids
-from ovis_model.modeling.loss import LanguageModelHead, next_token_targets
+from ovis_model.modeling.loss import LanguageModelHead, OvisOutput, next_token_targets
 from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
@@ -255,7 +254,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         sequence_lengths: list[int] | None = None,
         num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> OvisOutput:
         """Predict the next token at every position.
 
         Args:
@@ -276,8 +275,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             **kwargs: Handed on to the language model.
 
         Returns:
-            The loss when labels are given, and logits [batch, seq_len, vocab].  In training the
-            logits are None unless they are few: the loss computes its own, where a label is.
+            With labels the loss, and that of each token; logits [batch, seq_len, vocab], which in
+            training are None unless they are few: the loss computes its own, where a label is.
 
         Raises:
             ValueError: If there is neither ids nor embeddings, if text and media disagree, or if
@@ -301,15 +300,16 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             inputs_embeds=inputs_embeds, past_key_values=past_key_values, **kwargs
         )
         hidden = outputs.last_hidden_state
-        loss = None
+        loss = token_losses = None
         if labels is not None:
             targets = next_token_targets(labels, begins)
-            loss = self._loss(hidden, targets, num_items_in_batch)
+            loss, token_losses = self._loss(hidden, targets, num_items_in_batch)
         logits = None
         if loss is None or not self.training or self._has_few_logits(hidden):
             logits = self.llm.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
-        return CausalLMOutputWithPast(
+        return OvisOutput(
             loss=loss,
+            token_losses=token_losses,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -320,15 +320,19 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         num_logits: int = hidden[..., 0].numel() * self.config.llm.vocab_size
         return num_logits <= MAX_LOGITS_IN_TRAINING
 
-    def _loss(self, hidden: Tensor, targets: Tensor, num_items: int | Tensor | None) -> Tensor:
-        """Mean cross entropy over learned positions; NaN if there is none, as in the reference."""
+    def _loss(
+        self, hidden: Tensor, targets: Tensor, num_items: int | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean cross entropy over learned positions (NaN if there is none), and that of each."""
         learned = targets != IGNORE_ID
-        total: Tensor = self.llm.lm_head(hidden[learned], targets[learned])
+        targets = targets[learned]
+        token_losses = torch.empty_like(targets, dtype=torch.float32)
+        total: Tensor = self.llm.lm_head(hidden[learned], targets, token_losses)
         if num_items is None:
-            return total / learned.sum()
+            return total / learned.sum(), token_losses
         if isinstance(num_items, Tensor):
             num_items = num_items.to(total.device)
-        return total / num_items
+        return total / num_items, token_losses
 
     @torch.no_grad()
     def encode_prefix(

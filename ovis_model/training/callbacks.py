@@ -24,6 +24,8 @@ LOGGED = (
     "mfu",
     "epoch",
 )
+#: And how the names of losses and norms begin that are told of several groups.
+LOGGED_GROUPS = ("loss/", "eval_loss")
 
 
 class ProgressBar(TrainerCallback):
@@ -86,7 +88,7 @@ class MetricsLog(TrainerCallback):
         """Start the file with the steps a resumed run has behind it."""
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [_line(entry) for entry in state.log_history if "loss" in entry]
+            lines = [_line(entry) for entry in state.log_history if _is_logged(entry)]
             self.path.write_text("".join(lines), encoding="utf-8")
 
     def on_step_end(
@@ -105,11 +107,16 @@ class MetricsLog(TrainerCallback):
         **_: Any,
     ) -> None:
         """Append the newest line."""
-        if state.is_world_process_zero and logs and "loss" in logs:
+        if state.is_world_process_zero and logs and _is_logged(logs):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line({**logs, "step": state.global_step}))
 
 
+def _is_logged(entry: Mapping[str, float]) -> bool:
+    return "loss" in entry or "eval_loss" in entry
+
+
 def _line(entry: Mapping[str, float]) -> str:
     kept = {name: entry[name] for name in LOGGED if name in entry}
+    kept |= {name: entry[name] for name in entry if name.startswith(LOGGED_GROUPS)}
     return json.dumps({"step": entry["step"], **kept}) + "\n"

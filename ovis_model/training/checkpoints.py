@@ -133,10 +133,33 @@ def remove_uncommitted(resume: Path) -> None:
             shutil.rmtree(folder)
 
 
-def rotate(resume: Path, *, keep: int) -> None:
-    """Delete all but the newest committed checkpoints; call it after a commit only."""
+def require_whole(folder: Path) -> None:
+    """Check a checkpoint that was committed.
+
+    Raises:
+        CheckpointError: If it is gone or damaged.
+    """
+    exists = (folder / MANIFEST).is_file()
+    damage = _inspect(folder)[1] if exists else f"it has no {MANIFEST}"
+    if damage:
+        raise CheckpointError(
+            f"the best checkpoint {folder} cannot be used: {damage}. Delete {folder.parent} to "
+            "train anew from the base model"
+        )
+
+
+def rotate(resume: Path, *, keep: int, spare: int) -> None:
+    """Delete all but the newest committed checkpoints; call it after a commit only.
+
+    Args:
+        resume: Folder of the checkpoints.
+        keep: How many stay.
+        spare: Step of one that stays in any case.
+    """
     committed = [folder for folder in _by_step(resume) if (folder / MANIFEST).exists()]
     for folder in committed[:-keep]:
+        if folder.name == f"{PREFIX}{spare}":
+            continue
         # Manifest first: a deletion cut short leaves a folder that counts for nothing.
         (folder / MANIFEST).unlink()
         shutil.rmtree(folder)

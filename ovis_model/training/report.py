@@ -47,6 +47,8 @@ class TrainReport(Report):
     first_loss: float
     final_loss: float
     holdout_loss: float | None
+    weights_step: int
+    """Step of the weights handed over; below `steps` where those were not the best."""
     parameters: int
     trainable_parameters: int
     modules: list[ModuleReport]

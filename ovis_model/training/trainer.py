@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ovis_model.data.collator import (
+    LOSS_GROUPS,
     NUM_SUPERVISED,
     NUM_TOKENS,
     SAMPLE_IDS,
@@ -31,6 +32,9 @@ from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.training import checkpoints
 from ovis_model.training.arguments import data_seed, zero_stage
 from ovis_model.training.environment import wait_for_all
+from ovis_model.training.group_losses import GroupLosses
+from ovis_model.training.holdout import Holdout
+from ovis_model.training.model_selection import ModelSelection
 from ovis_model.training.packed_rows import PackedDataset, RowSampler
 from ovis_model.training.throughput import Throughput
 from ovis_model.training.train_modules import optimizer_groups
@@ -110,6 +114,8 @@ class OvisTrainer(Trainer):
         rates: Learning rate of each parameter that learns, by name.
         keep_checkpoints: How many committed checkpoints stay on disk.
         callbacks: Progress and metrics.
+        holdout: What `evaluate` measures.
+        selection: Decides which weights are handed over; without it, the last.
     """
 
     def __init__(  # noqa: PLR0913 - all by name
@@ -123,13 +129,16 @@ class OvisTrainer(Trainer):
         rates: Mapping[str, float],
         keep_checkpoints: int,
         callbacks: list[TrainerCallback],
+        holdout: Holdout | None = None,
+        selection: ModelSelection | None = None,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
+            eval_dataset=holdout and holdout.dataset,
             data_collator=collator,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *([selection] if selection else [])],
         )
         self.remove_callback(PrinterCallback)
         #: The same object as `self.model`, under the type it has.
@@ -137,8 +146,11 @@ class OvisTrainer(Trainer):
         self.lengths = lengths
         self.rates = rates
         self.keep_checkpoints = keep_checkpoints
+        self.holdout = holdout
+        self.selection = selection
         self._sample_ids: list[str] = []
         self._order: EpochSampler | RowSampler | None = None
+        self._losses = GroupLosses()
         self._work = Throughput(model, rates, device=args.device, world_size=args.world_size)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -195,16 +207,18 @@ class OvisTrainer(Trainer):
                 f"{self._place()}. No token of this batch is learned: give the samples a 'gpt' "
                 "turn with text, or remove them"
             )
-        result: Any = super().compute_loss(
-            model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
+        groups = inputs.pop(LOSS_GROUPS)
+        result, outputs = super().compute_loss(
+            model, {**inputs, "use_cache": False}, True, num_items_in_batch
         )
-        loss = (result[0] if return_outputs else result).detach().item()
+        self._losses.add(outputs.token_losses, groups)
+        loss = result.detach().item()
         if not math.isfinite(loss):
             raise TrainingError(
                 f"{self._place()}. The loss is {loss}: look at these samples, or lower "
                 "train.learning_rate; nothing of this step was kept"
             )
-        return result
+        return (result, outputs) if return_outputs else result
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
@@ -224,10 +238,21 @@ class OvisTrainer(Trainer):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add throughput and padding since the last line, and log."""
+        """Add throughput, padding and the losses of groups since the last line, and log."""
         if "loss" in logs:
             logs.update(self._work.since_last_time())
+            logs.update({k: v for k, v in self._losses.means("loss").items() if k != "loss"})
         super().log(logs, start_time)
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Measure the loss on the holdout, and log it; every process takes part."""
+        assert self.holdout is not None  # or transformers had refused to evaluate
+        metrics = self.holdout.measure(self.model_wrapped)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write weights, unless DeepSpeed's part of a checkpoint holds them already."""
@@ -236,7 +261,7 @@ class OvisTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # The finished model follows at once, and a run resumed at its end would step once more.
-        if self.state.global_step >= self.state.max_steps:
+        if self.state.global_step >= self.state.max_steps or self._stopped_early:
             return
         resume = Path(str(self.args.output_dir))
         folder = checkpoints.folder_of(resume, self.state.global_step)
@@ -255,8 +280,31 @@ class OvisTrainer(Trainer):
                 world_size=self.args.world_size,
                 zero_stage=zero_stage(self.args),
             )
-            checkpoints.rotate(resume, keep=self.keep_checkpoints)
+            checkpoints.rotate(resume, keep=self.keep_checkpoints, spare=self.weights_step)
         wait_for_all()
+
+    @property
+    def _stopped_early(self) -> bool:
+        return self.selection is not None and self.selection.stopped
+
+    @property
+    def weights_step(self) -> int:
+        """Step of the weights that are handed over: the last, or the best one."""
+        best = self.selection.best(self.state) if self.selection else None
+        return self.state.global_step if best is None else best.step
+
+    def load_best(self) -> None:
+        """Return to the weights that are to be handed over; every process must call it.
+
+        Raises:
+            CheckpointError: If their checkpoint has been damaged.
+        """
+        if self.weights_step == self.state.global_step:
+            return
+        folder = checkpoints.folder_of(Path(str(self.args.output_dir)), self.weights_step)
+        checkpoints.require_whole(folder)
+        self.state.best_model_checkpoint = str(folder)
+        self._load_best_model()
 
     def gathered_weights(self) -> dict[str, Tensor]:
         """Collect the whole model's weights; every process must call it."""

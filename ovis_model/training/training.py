@@ -18,14 +18,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from ovis_model.data.collator import (
-    NUM_SUPERVISED,
-    NUM_TOKENS,
-    SAMPLE_IDS,
-    SHAPE,
-    DataCollatorForMultimodalDataset,
-    PackingCollator,
-)
+from ovis_model.data.collator import DataCollatorForMultimodalDataset, PackingCollator
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.errors import ConfigError, TrainingError
 from ovis_model.modeling.attention import describe_attention
@@ -43,7 +36,9 @@ from ovis_model.training.environment import (
     process_group,
     wait_for_all,
 )
+from ovis_model.training.holdout import Holdout
 from ovis_model.training.inputs import TrainingInputs, read_extracted
+from ovis_model.training.model_selection import ModelSelection, check_holdout
 from ovis_model.training.optimizer_state import running_groups
 from ovis_model.training.packed_rows import PackedDataset, pack_samples
 from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
@@ -116,6 +111,7 @@ def train_on(
     config: TrainConfig, inputs: TrainingInputs, *, where: Destination, inputs_digest: str = ""
 ) -> TrainReport:
     """Train on samples that are already read; `train` says what may go wrong."""
+    check_holdout(config, inputs.holdout)
     with process_group():
         arguments = training_arguments(config, resume=where.resume)
         if arguments.deepspeed is not None:
@@ -125,13 +121,8 @@ def train_on(
         )
         trainer, extents = _prepare(config, arguments, inputs, processor, where)
         _run(trainer, where.resume)
-        report = _report(
-            config,
-            trainer,
-            inputs,
-            extents,
-            holdout_loss=_holdout_loss(trainer, inputs, processor),
-        )
+        trainer.load_best()
+        report = _report(config, trainer, inputs, extents)
         weights = trainer.gathered_weights()
         if is_main_process():
             lineage = {
@@ -182,9 +173,26 @@ def _prepare(
         rates=rates,
         keep_checkpoints=config.save_total_limit,
         callbacks=[ProgressBar(), MetricsLog(where.metrics_log)],
+        holdout=_holdout(config, arguments, inputs, processor),
+        selection=ModelSelection(config),
     )
     log.info("attention: vit %(vit)s; llm %(llm)s", _attention_in_use(trainer))
     return trainer, extents
+
+
+def _holdout(
+    config: TrainConfig,
+    arguments: TrainingArguments,
+    inputs: TrainingInputs,
+    processor: Ovis2_5Processor,
+) -> Holdout:
+    dataset = ConversationDataset(
+        inputs.holdout,
+        media_root=inputs.media_root,
+        processor=processor,
+        cache=config.cache_encoded_samples,
+    )
+    return Holdout(dataset, config, arguments)
 
 
 def _attention_in_use(trainer: OvisTrainer) -> dict[str, str]:
@@ -234,43 +242,15 @@ def _run(trainer: OvisTrainer, resume: Path) -> None:
         )
 
 
-@torch.no_grad()
-def _holdout_loss(
-    trainer: OvisTrainer, inputs: TrainingInputs, processor: Ovis2_5Processor
-) -> float | None:
-    """Measure the loss per supervised token on the holdout, teacher forced.
-
-    Every process sees all of it: ZeRO-3 gathers weights together, and the value is the same
-    for any number of processes.
-    """
-    dataset = ConversationDataset(
-        inputs.holdout, media_root=inputs.media_root, processor=processor
-    )
-    collate = DataCollatorForMultimodalDataset(pad_id=processor.token_ids.pad)
-    size = trainer.args.per_device_train_batch_size
-    model: Any = trainer.model_wrapped
-    model.eval()  # returns nothing under DeepSpeed
-    total, num_tokens = 0.0, 0
-    for start in range(0, len(dataset), size):
-        batch = collate([dataset[i] for i in range(start, min(start + size, len(dataset)))])
-        del batch[SAMPLE_IDS], batch[NUM_TOKENS], batch[SHAPE]
-        num_tokens += batch.pop(NUM_SUPERVISED)
-        batch = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
-        # Divided by one item the loss is a sum, and sums of batches add up.
-        arguments = {"num_items_in_batch": 1, "use_cache": False, "logits_to_keep": 1}
-        total += float(model(**batch, **arguments).loss)
-    return round(total / num_tokens, 6) if num_tokens else None
-
-
 def _report(
     config: TrainConfig,
     trainer: OvisTrainer,
     inputs: TrainingInputs,
     extents: list[Extent],
-    *,
-    holdout_loss: float | None,
 ) -> TrainReport:
     args, state, model = trainer.args, trainer.state, trainer.network
+    assert trainer.holdout is not None  # `_prepare` gives it one
+    holdout = trainer.holdout.measure(trainer.model_wrapped)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     rates = {name: one.peak_learning_rate for name, one in running_groups(trainer).items()}
     counts = rates_by_module(model, rates)
@@ -285,7 +265,8 @@ def _report(
         longest_sample_tokens=max(extent.num_tokens for extent in extents),
         first_loss=round(losses[0], 6),
         final_loss=round(losses[-1], 6),
-        holdout_loss=holdout_loss,
+        holdout_loss=holdout.get("eval_loss"),
+        weights_step=trainer.weights_step,
         parameters=count_parameters(model),
         trainable_parameters=count_parameters(model, trainable_only=True),
         modules=[
@@ -329,7 +310,7 @@ def _save(  # noqa: PLR0913 - what to save, and where
         write_checkpoint(trainer.network, processor, folder, base=base, state_dict=weights)
         _write_json(folder / "train_config.json", config.model_dump(mode="json"))
         _write_json(folder / "lineage.json", lineage)
-        checkpoints.write_manifest(folder, steps=trainer.state.global_step)
+        checkpoints.write_manifest(folder, steps=trainer.weights_step)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from ovis_model.data.checks.inspection import unsafe_reason
 from ovis_model.data.collator import DataCollatorForMultimodalDataset
-from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
+from ovis_model.data.dataset import ConversationDataset, Example, Extent, check_extents
 from ovis_model.data.media.images import to_rgb
 from ovis_model.data.schema import parse_sample
 from ovis_model.errors import DataError, TrainingError
@@ -242,9 +242,7 @@ def test_the_rates_of_the_modules_reach_the_optimizer_that_runs(trainer):
 def test_a_batch_that_teaches_nothing_stops_the_run_and_is_named(trainer, model):
     """DIVERGES(nothing-to-learn)."""
     sample = text([5, 6])
-    batch = DataCollatorForMultimodalDataset(pad_id=0)(
-        [SimpleNamespace(sample_id="s1", encoded=sample)]
-    )
+    batch = DataCollatorForMultimodalDataset(pad_id=0)([Example("s1", sample)])
     batch |= {"labels": torch.full((1, 2), -100), "num_supervised_tokens": 0}
     with pytest.raises(TrainingError, match=r"samples s1\. No token of this batch is learned"):
         trainer.compute_loss(model, batch)

@@ -40,6 +40,7 @@ def a_summary(objections=()):
             first_loss=6.2,
             final_loss=0.05,
             holdout_loss=0.04,
+            weights_step=300,
             parameters=1,
             trainable_parameters=1,
             modules=[],

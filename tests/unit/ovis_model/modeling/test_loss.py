@@ -105,3 +105,13 @@ def test_a_packed_sample_does_not_predict_the_next_ones_first_token():
     assert next_token_targets(labels).tolist() == [[2, 3, 4, 5, -100]]
     begins = torch.tensor([0, 2])
     assert next_token_targets(labels, begins).tolist() == [[2, -100, 4, 5, -100]]
+
+
+def test_each_row_s_own_loss_is_told_beside_their_sum():
+    hidden, weight = torch.randn(50, 8), torch.randn(30, 8)
+    targets = torch.randint(30, (50,))
+    rows = torch.empty(50)
+    total = linear_cross_entropy(hidden, weight, targets, rows_per_chunk=16, row_losses=rows)
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    torch.testing.assert_close(rows, expected)
+    torch.testing.assert_close(rows.sum(), total)

@@ -79,9 +79,16 @@ def test_rotation_keeps_the_newest_and_never_counts_an_uncommitted_one(tmp_path)
     for step in (5, 10, 15):
         write(tmp_path, step)
     write(tmp_path, 20, commit=False)
-    checkpoints.rotate(tmp_path, keep=2)
+    checkpoints.rotate(tmp_path, keep=2, spare=15)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["checkpoint-10", "checkpoint-15", "checkpoint-20"]
+
+
+def test_rotation_spares_the_best(tmp_path):
+    for step in (5, 10, 15):
+        write(tmp_path, step)
+    checkpoints.rotate(tmp_path, keep=1, spare=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-15", "checkpoint-5"]
 
 
 def test_another_number_of_processes_is_refused_with_a_way_out(tmp_path):

@@ -36,6 +36,12 @@ HERE = "tests/unit/ovis_model/training"
 
 #: Keys whose proof is another file's: the test that sets the key and sees the change.
 ELSEWHERE = {
+    "early_stopping_patience": f"{HERE}/test_model_selection.py::test_patience_survives_an_",
+    "early_stopping_threshold": f"{HERE}/test_model_selection.py::test_patience_survives_an_",
+    "eval_steps": f"{HERE}/test_model_selection.py::test_the_holdout_is_measured_when_the_",
+    "eval_strategy": f"{HERE}/test_model_selection.py::test_the_holdout_is_measured_when_the_",
+    "load_best_model_at_end": f"{HERE}/test_model_selection.py::test_the_best_weights_are_handed_",
+    "metric_for_best_model": f"{HERE}/test_model_selection.py::test_a_source_of_the_holdout_can_",
     "attn_implementation": f"{HERE}/test_training.py::test_a_setting_of_speed_or_memory_",
     "nproc_per_node": "tests/unit/tasks/test_launch.py::test_torchrun_meets_on_loopback",
     "packing": f"{HERE}/test_packed_rows.py::test_steps_epochs_and_rates_follow_from_the_rows",
