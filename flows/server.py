@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from ovis_model.errors import StageError
 from ovis_model.reports import write_text
 from tasks import _processes
-from tasks._launch import LOOPBACK, free_port
+from tasks._launch import free_port
+from tasks._nodes import LOOPBACK
 from tasks.artifacts import PREFECT_HOME
 
 #: Where a server started here says how to reach it.

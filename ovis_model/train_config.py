@@ -106,6 +106,9 @@ class TrainConfig(PixelLimits):
         default="auto", description="auto, flash_attention_2, varlen, sdpa or eager"
     )
     nproc_per_node: int = Field(default=1, gt=0, description="processes torchrun starts here")
+    nnodes: int = Field(default=1, gt=0, description="machines that train together")
+    master_addr: str | None = Field(default=None, description="name of the first of them")
+    master_port: int | None = Field(default=None, gt=0, lt=65536, description="there")
     cache_encoded_samples: bool = Field(
         default=False, description="keep encoded samples in memory between epochs"
     )
@@ -204,6 +207,11 @@ class TrainConfig(PixelLimits):
         """`metric_for_best_model` by its full name."""
         name = self.metric_for_best_model
         return name if name.startswith("eval_") else f"eval_{name}"
+
+    @property
+    def num_processes(self) -> int:
+        """Processes of a training in the pipeline, on all machines."""
+        return self.nnodes * self.nproc_per_node
 
     @property
     def checkpointed_parts(self) -> tuple[str, ...]:

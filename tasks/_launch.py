@@ -15,21 +15,23 @@ from pathlib import Path
 
 from ovis_model.errors import StageError
 from tasks import _processes
+from tasks._nodes import LOOPBACK, Node
 
 #: How long a trainer whose parent was killed may take to end before we give up on its lock.
 LOCK_SECONDS = 45.0
-LOOPBACK = "127.0.0.1"
+ALONE = Node()
 #: How torchrun begins to tell of a worker that failed.
 VERDICT = re.compile(rb"failed \(exitcode: (-?\d+)\)")
 
 
-def run_training(
+def run_training(  # noqa: PLR0913 - all by name
     job: Path,
     *,
     nproc_per_node: int,
     metrics_log: Path,
     on_metrics: Callable[[dict[str, float]], None],
     lock: Path,
+    node: Node = ALONE,
 ) -> None:
     """Train in processes of their own and return when they have ended.
 
@@ -40,6 +42,7 @@ def run_training(
         metrics_log: File to which training appends one JSON object per logged step.
         on_metrics: Called with each of them while training runs.
         lock: File held while anything may write the outputs of this training.
+        node: This machine among those that train together.
 
     Raises:
         StageError: If training ends with an error or another one holds the lock.
@@ -50,10 +53,10 @@ def run_training(
     with exclusive(lock) as descriptor:
         try:
             _processes.run(
-                torchrun(job, nproc_per_node=nproc_per_node),
+                torchrun(job, nproc_per_node=nproc_per_node, node=node),
                 on_output=screen.show,
                 on_tick=metrics.poll,
-                env=environment(nproc_per_node),
+                env=environment(nproc_per_node, node=node),
                 # An orphan keeps the lock: nobody else writes while it still might.
                 keep_open=[descriptor],
             )
@@ -66,28 +69,31 @@ def run_training(
             ) from error
 
 
-def torchrun(job: Path, *, nproc_per_node: int) -> list[str]:
+def torchrun(job: Path, *, nproc_per_node: int, node: Node = ALONE) -> list[str]:
     """Return the command; workers die with torchrun, also when it is killed."""
+    port = free_port() if node.port is None else node.port
     worker = [sys.executable, "-m", "ovis_model.training", str(job)]
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--nnodes", "1", "--nproc-per-node", str(nproc_per_node)),
-        *("--master-addr", LOOPBACK, "--master-port", str(free_port())),
+        *("--nnodes", str(node.count), "--node-rank", str(node.number)),
+        *("--nproc-per-node", str(nproc_per_node)),
+        *("--master-addr", node.address, "--master-port", str(port)),
         "--no-python",
         *_processes.tied(worker, on_death=signal.SIGKILL),
     ]
 
 
-def environment(nproc_per_node: int) -> dict[str, str]:
+def environment(nproc_per_node: int, *, node: Node = ALONE) -> dict[str, str]:
     """Return the environment of the processes; what the user exported wins."""
     cores = len(os.sched_getaffinity(0))
     defaults = {
         # torchrun would set 1, and two threads that spin while they wait take each other's core.
         "OMP_NUM_THREADS": str(max(1, cores // nproc_per_node)),
         "OMP_WAIT_POLICY": "PASSIVE",
-        # One machine: gloo need not look for a network, nor resolve this machine's name.
-        "GLOO_SOCKET_IFNAME": "lo",
     }
+    if node.is_alone:
+        # Gloo need not look for a network, nor resolve this machine's name.
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"
     return {**defaults, **os.environ}
 
 

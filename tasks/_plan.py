@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         "--data", type=Path, help=f"folder of samples (default: {EXTRACTED}, else {VALIDATED})"
     )
     parser.add_argument(
-        "--processes", type=int, help="on all machines together (default: train.nproc_per_node)"
+        "--processes", type=int, help="on all machines together (default: those of train)"
     )
     parser.add_argument(
         "--device-memory-gb", type=float, help="of each GPU, where it is not this machine's"
@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace) -> None:
         params.train,
         _measure(params, options.data),
         device=find_device(memory_gb=options.device_memory_gb, gpu=options.gpu),
-        processes=options.processes or params.train.nproc_per_node,
+        processes=options.processes or params.train.num_processes,
         presets=DEEPSPEED_CONFIGS,
     )
     if options.json:

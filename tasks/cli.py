@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ovis_model.errors import ConfigError, OvisError
 from tasks import _data, _infer, _plan, environment
-from tasks._launch import LOOPBACK
+from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
 
 

@@ -1,5 +1,6 @@
 """Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
 
+import sys
 from pathlib import Path
 
 from prefect import task
@@ -11,19 +12,19 @@ from ovis_model.training.inputs_digest import inputs_digest
 from ovis_model.training.report import TrainJob, TrainReport
 from tasks._dvc import reproduce
 from tasks._launch import run_training
+from tasks._nodes import Node, this_node
 from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT
 from tasks.params import Params
 
 
 def run(params: Params) -> None:
-    """The step itself; DVC runs it as `python -m tasks train`."""
-    # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _mlflow  # noqa: PLC0415
+    """The step itself; DVC runs it as `python -m tasks train`, on the first machine.
 
-    config = params.train
+    On every further one the same command helps: it starts processes and writes nothing.
+    """
+    config, node = params.train, this_node(params.train)
     datasets = dataset_digests(config)
     digest = inputs_digest(config, datasets)
-
     job = TrainJob(
         config=config.model_dump(mode="json"),
         data=EXTRACTED,
@@ -35,9 +36,23 @@ def run(params: Params) -> None:
         loss_csv=TRAIN_LOSS,
         inputs_digest=digest,
     )
-    job_file = RESUME / f"{digest}.job.json"
+    if node.number:
+        _help(job, config, node)
+    else:
+        sys.stdout.write(node.call_for_others())
+        _train(job, config, datasets, node)
+
+
+def _train(
+    job: TrainJob, config: TrainConfig, datasets: dict[str, tuple[Path, str]], node: Node
+) -> None:
+    """Train, live in MLflow."""
+    # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
+    from tasks import _mlflow  # noqa: PLC0415
+
+    job_file = RESUME / f"{job.inputs_digest}.job.json"
     job.write(job_file)
-    with _mlflow.start_or_find_run(digest, params=job.config) as tracked:
+    with _mlflow.start_or_find_run(job.inputs_digest, params=job.config) as tracked:
         for name, (source, dataset_digest) in datasets.items():
             tracked.log_dataset_digest(name, dataset_digest, source=source)
         run_training(
@@ -49,6 +64,7 @@ def run(params: Params) -> None:
                 step=int(record["step"]),
             ),
             lock=RESUME / "train.lock",
+            node=node,
         )
         report = TrainReport.read(TRAIN_REPORT)
         tracked.log_metrics(summary_metrics(report), step=report.steps)
@@ -56,6 +72,22 @@ def run(params: Params) -> None:
             tracked.log_artifact(path)
     job_file.unlink()
     job.metrics_log.unlink(missing_ok=True)
+
+
+def _help(job: TrainJob, config: TrainConfig, node: Node) -> None:
+    """Start this machine's processes; the first machine writes results and record."""
+    name = f"{job.inputs_digest}.node{node.number}"
+    job_file = RESUME / f"{name}.job.json"
+    job.write(job_file)
+    run_training(
+        job_file,
+        nproc_per_node=config.nproc_per_node,
+        metrics_log=RESUME / f"{name}.metrics.jsonl",  # stays empty
+        on_metrics=lambda _: None,
+        lock=RESUME / f"train.node{node.number}.lock",
+        node=node,
+    )
+    job_file.unlink()
 
 
 def dataset_digests(config: TrainConfig) -> dict[str, tuple[Path, str]]:

@@ -15,6 +15,8 @@ from ovis_model.train_config import TrainConfig
 NOT_AN_INPUT = {
     "dataloader_num_workers",
     "logging_steps",
+    "master_addr",
+    "master_port",
     "overwrite_output_dir",
     "save_steps",
     "save_total_limit",

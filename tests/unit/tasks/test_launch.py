@@ -91,8 +91,8 @@ def start_program_instead(monkeypatch, program):
     """Let the real torchrun start a short program of the test."""
     original = _launch.torchrun
 
-    def torchrun_program(job, *, nproc_per_node):
-        command = original(job, nproc_per_node=nproc_per_node)
+    def torchrun_program(job, **options):
+        command = original(job, **options)
         return [*command[:-3], str(program), str(job)]
 
     monkeypatch.setattr(_launch, "torchrun", torchrun_program)

@@ -44,6 +44,9 @@ ELSEWHERE = {
     "metric_for_best_model": f"{HERE}/test_model_selection.py::test_a_source_of_the_holdout_can_",
     "attn_implementation": f"{HERE}/test_training.py::test_a_setting_of_speed_or_memory_",
     "nproc_per_node": "tests/unit/tasks/test_launch.py::test_torchrun_meets_on_loopback",
+    "nnodes": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank_alone",
+    "master_addr": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank",
+    "master_port": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank",
     "packing": f"{HERE}/test_packed_rows.py::test_steps_epochs_and_rates_follow_from_the_rows",
     "pack_length": f"{HERE}/test_packed_rows.py::test_a_row_is_as_long_as_the_longest_sample",
 }
