@@ -1,5 +1,7 @@
 """Several machines with one params.yaml: which one this is, and where they meet."""
 
+import itertools
+
 import pytest
 
 from ovis_model.errors import ConfigError
@@ -54,7 +56,7 @@ def test_machines_that_cannot_meet_are_refused(values, surroundings, message):
 def test_torchrun_is_told_of_the_machines(tmp_path):
     node = Node(1, 2, "first", 4000)
     command = torchrun(tmp_path / "job.json", nproc_per_node=4, node=node)
-    options = dict(zip(command, command[1:], strict=False))
+    options = dict(itertools.pairwise(command))
     told = ("--nnodes", "--node-rank", "--nproc-per-node", "--master-addr", "--master-port")
     assert [options[name] for name in told] == ["2", "1", "4", "first", "4000"]
 
