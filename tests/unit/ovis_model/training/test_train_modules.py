@@ -4,8 +4,10 @@ from torch import nn
 
 from ovis_model.errors import ConfigError
 from ovis_model.flops import Learning
+from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.train_modules import (
+    MODULES,
     ModuleRate,
     count_parameters,
     freeze_others,
@@ -15,6 +17,7 @@ from ovis_model.training.train_modules import (
     rates_by_module,
     what_learns,
 )
+from tests.support.tiny_model import build_tokenizer, tiny_config
 
 VIT = "visual_tokenizer.vit.vision_model."
 NAMES = [
@@ -53,6 +56,56 @@ def trained(**values):
 )
 def test_a_module_name_trains_exactly_its_parameters(train_modules, expected):
     assert trained(train_modules=train_modules) == expected
+
+
+TOWER = "visual_tokenizer.vit.vision_model"
+LAYER = [
+    *(f"self_attn.{one}_proj.weight" for one in "qkvo"),
+    *("self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+    *(f"mlp.{one}_proj.weight" for one in ("gate", "up", "down")),
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+]
+BLOCK = [
+    f"{module}.{kind}"
+    for module in (
+        *("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2"),
+        *(f"self_attn.{one}_proj" for one in ("q", "k", "v", "out")),
+    )
+    for kind in ("weight", "bias")
+]
+#: The tensors of a released checkpoint's layout, for two layers and two blocks.
+LLM = {
+    *("llm.model.embed_tokens.weight", "llm.model.norm.weight", "llm.lm_head.weight"),
+    *(f"llm.model.layers.{number}.{name}" for number in (0, 1) for name in LAYER),
+}
+LAST_BLOCK = {f"{TOWER}.encoder.layers.1.{name}" for name in BLOCK}
+VIT_MODULE = LAST_BLOCK | {
+    *(f"{TOWER}.encoder.layers.0.{name}" for name in BLOCK),
+    *(f"{TOWER}.embeddings.patch_embedding.{kind}" for kind in ("weight", "bias")),
+    f"{TOWER}.embeddings.position_embedding.weight",
+}
+HEAD = {f"visual_tokenizer.head.{name}" for name in ("0.weight", "1.weight", "1.bias")}
+VTE = {"vte.weight"}
+GOLDEN = {
+    "all": LLM | VIT_MODULE | HEAD | VTE,
+    "llm": LLM,
+    "visual_tokenizer": VIT_MODULE | HEAD,
+    "visual_tokenizer.head": HEAD,
+    "visual_tokenizer.vit": VIT_MODULE,
+    "visual_tokenizer.vit.last_block": LAST_BLOCK,
+    "vte": VTE,
+}
+
+
+@pytest.mark.parametrize("train_modules", MODULES)
+def test_a_module_name_trains_exactly_these_tensors_of_a_real_model(train_modules):
+    with torch.device("meta"):
+        model = Ovis2_5ForConditionalGeneration(tiny_config(build_tokenizer()))
+    names = [name for name, _ in model.named_parameters()]
+    rates = learning_rates(names, config(train_modules=train_modules))
+    freeze_others(model, rates)
+    learning = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert learning == rates.keys() == GOLDEN[train_modules]
 
 
 def test_freeze_flags_win_over_train_modules():
