@@ -52,6 +52,16 @@ class TrainConfig(PixelLimits):
     freeze_vision_tower: bool = False
     freeze_llm: bool = False
 
+    lora_r: int = Field(default=0, ge=0, description="rank of adapters; 0 trains without them")
+    lora_alpha: float | None = Field(
+        default=None, gt=0, description="adapters are scaled by alpha / r; 2 r by default"
+    )
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="before the adapters")
+    lora_modules: str = Field(
+        default="llm", description="modules whose linear layers get adapters, joined by '|'"
+    )
+    lora_variant: Literal["lora", "rslora", "dora"] = "lora"
+
     multimodal_max_length: int = Field(default=8192, gt=0, description="tokens")
     text_max_length: int = Field(default=4096, gt=0, description="tokens")
 
@@ -194,6 +204,21 @@ class TrainConfig(PixelLimits):
             raise ValueError(
                 "metric_for_best_model chooses nothing; say load_best_model_at_end: true or give "
                 "an early_stopping_patience"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_with_an_effect(self) -> Self:
+        fields = type(self).model_fields
+        idle = [
+            key
+            for key in ("lora_alpha", "lora_dropout", "lora_modules", "lora_variant")
+            if not self.lora_r and getattr(self, key) != fields[key].default
+        ]
+        if idle:
+            raise ValueError(
+                f"{', '.join(idle)} has no effect without adapters; set lora_r to their rank, "
+                "8 for instance"
             )
         return self
 

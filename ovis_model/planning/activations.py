@@ -227,7 +227,9 @@ def _language_model(
     s, stream = under.number, under.stream
     again = "llm" in under.checkpointed
     # ZeRO-3 replaces torch's linear function by one that always keeps its input.
-    learns = "llm" in under.learning.weights or under.engine.stage == 3
+    # An adapter keeps the input of the layer it stands beside.
+    own = under.learning.weights | under.learning.adapters
+    learns = "llm" in own or under.engine.stage == 3
     layer = llm_layer_bytes(llm, s=s, autocast=under.engine.autocast, learns=learns)
     if under.eager:
         layer += (4 + s) * llm.num_attention_heads * batch.longest

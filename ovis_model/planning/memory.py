@@ -14,6 +14,7 @@ from ovis_model.planning.activations import Circumstances, PaddedBatch, count_ac
 from ovis_model.planning.report import MemoryItem, MemoryPlan, ModulePlan
 from ovis_model.planning.states import Engine, count_states, place_states
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.adapters import add_adapters
 from ovis_model.training.train_modules import (
     MODULES,
     REPORTED,
@@ -65,6 +66,8 @@ class Outline:
         """
         with torch.device("meta"):
             model = Ovis2_5ForConditionalGeneration(model_config)
+            if config.lora_r:
+                add_adapters(model, config)
         rates = learning_rates([name for name, _ in model.named_parameters()], config)
         freeze_others(model, rates)
         groups = optimizer_groups(model, rates, weight_decay=config.weight_decay)

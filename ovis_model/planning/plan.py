@@ -24,6 +24,16 @@ from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
 from ovis_model.train_config import TrainConfig
 
+#: Keys of the train section that an outline follows from.
+DECIDE_WHAT_LEARNS = (
+    "train_modules",
+    "freeze_llm",
+    "freeze_vision_tower",
+    "lora_r",
+    "lora_modules",
+    "lora_variant",
+)
+
 
 def find_device(*, memory_gb: float | None = None, gpu: str | None = None) -> DevicePlan:
     """Describe what training will run on.
@@ -122,7 +132,10 @@ def make_plan(
         fits=needed <= device.memory_bytes,
         changes=changes,
         needed_besides=rest,
-        warnings=_warnings(Path(config.ovis_pretrained_path), outline, engine),
+        warnings=[
+            *_warnings(Path(config.ovis_pretrained_path), outline, engine),
+            *_warnings_about_adapters(config),
+        ],
     )
 
 
@@ -141,7 +154,7 @@ class _Planner:
 
     def outline_of(self, config: TrainConfig) -> Outline:
         """Build the model's outline, once for each choice of what learns."""
-        key = (config.train_modules, config.freeze_llm, config.freeze_vision_tower)
+        key = tuple(getattr(config, name) for name in DECIDE_WHAT_LEARNS)
         if key not in self._outlines:
             self._outlines[key] = Outline.of(self._model, config)
         return self._outlines[key]
@@ -189,4 +202,16 @@ def _warnings(base: Path, outline: Outline, engine: Engine) -> list[str]:
             )
     if engine.optimizer not in (*ADAM, *STATE_BYTES):
         found.append(f"optim {engine.optimizer!r} is not known here; it is taken to be like Adam")
+    return found
+
+
+def _warnings_about_adapters(config: TrainConfig) -> list[str]:
+    if not config.lora_r:
+        return []
+    found = ["adapters keep as much here as layers that learn: up to a fifth is counted too much"]
+    if config.lora_dropout or config.lora_variant == "dora":
+        found.append(
+            "lora_dropout and lora_variant: dora keep more than that for every adapter, which is "
+            "not counted: leave room for twice the activations"
+        )
     return found

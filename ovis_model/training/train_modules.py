@@ -3,6 +3,10 @@
 `train_modules` is `all`, or names joined by `|`, each with an optional learning rate:
 `llm:1e-5|vte|visual_tokenizer.head:1e-4`.  The most specific name decides about a parameter,
 and a freeze flag beats every name.
+
+With adapters (`lora_r`) the weights of the modules in `lora_modules` stay as they are: a name in
+`train_modules` then gives their adapters a rate, trains other modules fully beside them, and `all`
+means all adapters.
 """
 
 import math
@@ -33,6 +37,8 @@ REPORTED = ("llm", "visual_tokenizer.vit", "visual_tokenizer.head", "vte")
 BLOCKS = "visual_tokenizer.vit.vision_model.encoder.layers."
 #: Stored in every checkpoint and skipped by the forward pass: it never gets a gradient.
 NEVER_TRAINED = "visual_tokenizer.vit.vision_model.post_layernorm."
+#: Part of the name of every parameter that PEFT adds.
+ADAPTER_MARK = ".lora_"
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,23 @@ def parse_train_modules(text: str, *, learning_rate: float) -> tuple[ModuleRate,
         >>> parse_train_modules("llm:1e-5|vte", learning_rate=2e-4)
         (ModuleRate(name='llm', learning_rate=1e-05), ModuleRate(name='vte', learning_rate=0.0002))
     """
-    entries: dict[str, ModuleRate] = {}
+    return tuple(
+        ModuleRate(name, learning_rate if rate is None else _parse_rate(name, rate))
+        for name, rate in _parse_names(text, key="train_modules").items()
+    )
+
+
+def _parse_names(text: str, *, key: str) -> dict[str, str | None]:
+    """Read names joined by `|` and what follows the colon of each, None without one."""
+    entries: dict[str, str | None] = {}
     for part in text.split("|"):
         name, colon, rate = (piece.strip() for piece in part.partition(":"))
         if name not in MODULES:
-            raise ConfigError(f"train_modules: {unknown_key(name, MODULES)}")
+            raise ConfigError(f"{key}: {unknown_key(name, MODULES)}")
         if name in entries:
-            raise ConfigError(f"train_modules: {name!r} is named twice in {text!r}")
-        entries[name] = ModuleRate(name, _parse_rate(name, rate) if colon else learning_rate)
-    return tuple(entries.values())
+            raise ConfigError(f"{key}: {name!r} is named twice in {text!r}")
+        entries[name] = rate if colon else None
+    return entries
 
 
 def _parse_rate(name: str, text: str) -> float:
@@ -81,12 +95,45 @@ def _parse_rate(name: str, text: str) -> float:
     return rate
 
 
+def adapted_prefixes(names: Iterable[str], config: TrainConfig) -> tuple[str, ...]:
+    """Return the prefixes of the modules that hold adapters; none without `lora_r`.
+
+    Args:
+        names: All parameter names of the model.
+        config: `lora_r` and `lora_modules`.
+
+    Raises:
+        ConfigError: For a name that is unknown, repeated, has a rate, or cannot hold an adapter.
+    """
+    if not config.lora_r:
+        return ()
+    chosen = _parse_names(config.lora_modules, key="lora_modules")
+    for name, rate in chosen.items():
+        if rate is not None:
+            raise ConfigError(
+                f"lora_modules: {name!r} has a rate; adapters get theirs from learning_rate, or "
+                f"from train_modules: {name}:{rate}"
+            )
+        if name == "vte":
+            raise ConfigError(
+                "lora_modules: 'vte' is a table, not a linear layer; name it in train_modules to "
+                "train it fully beside the adapters"
+            )
+    last = _last_block(names)
+    return tuple(MODULES[name].format(last=last) for name in chosen)
+
+
+def is_adapter(name: str) -> bool:
+    """Say whether a parameter was added by PEFT."""
+    return ADAPTER_MARK in name
+
+
 def learning_rates(names: Iterable[str], config: TrainConfig) -> dict[str, float]:
     """Give each parameter that learns its rate; the others are left out.
 
     Args:
-        names: All parameter names of the model.
-        config: `train_modules`, `learning_rate` and the freeze flags.
+        names: All parameter names of the model, those of adapters included.
+        config: `train_modules`, `learning_rate`, `lora_modules` and the freeze flags.
 
     Raises:
         ConfigError: For a bad `train_modules`, or when nothing would learn.
@@ -99,11 +146,16 @@ def learning_rates(names: Iterable[str], config: TrainConfig) -> dict[str, float
         ((MODULES[entry.name].format(last=last), entry.learning_rate) for entry in chosen),
         key=lambda rule: -len(rule[0]),
     )
-    frozen = _frozen_prefixes(config)
+    adapted, frozen = adapted_prefixes(names, config), frozen_prefixes(config)
+    of_adapters = [*rules, ("", config.learning_rate)]
+    of_weights = [rule for rule in rules if rule[0] or not adapted]
     rates: dict[str, float] = {}
     for name in names:
-        rate = next((rate for prefix, rate in rules if name.startswith(prefix)), None)
-        if rate is not None and not name.startswith(frozen):
+        is_added = is_adapter(name)
+        stays = name.startswith(frozen) or (name.startswith(adapted) and not is_added)
+        applying = () if stays else of_adapters if is_added else of_weights
+        rate = next((rate for prefix, rate in applying if name.startswith(prefix)), None)
+        if rate is not None:
             rates[name] = rate
     if not rates:
         raise ConfigError(
@@ -114,7 +166,8 @@ def learning_rates(names: Iterable[str], config: TrainConfig) -> dict[str, float
     return rates
 
 
-def _frozen_prefixes(config: TrainConfig) -> tuple[str, ...]:
+def frozen_prefixes(config: TrainConfig) -> tuple[str, ...]:
+    """Return the prefixes of what does not learn, whatever the other keys say."""
     prefixes = [NEVER_TRAINED]
     if config.freeze_llm:
         prefixes.append(MODULES["llm"])
@@ -149,12 +202,16 @@ def what_learns(rates: Mapping[str, float], *, num_blocks: int) -> Learning:
     }
     tower = [name for name in rates if name.startswith(prefixes["vit"])]
     first = min((_block_number(name) for name in tower), default=0)
+    own = [name for name in rates if not is_adapter(name)]
+    added = [name for name in rates if is_adapter(name)]
+
+    def parts_of(names: list[str]) -> frozenset[Part]:
+        found = (p for p, prefix in prefixes.items() if any(n.startswith(prefix) for n in names))
+        return frozenset(found)
+
     return Learning(
-        weights=frozenset(
-            part
-            for part, prefix in prefixes.items()
-            if any(name.startswith(prefix) for name in rates)
-        ),
+        weights=parts_of(own),
+        adapters=parts_of(added),
         vit_blocks=None if first < 0 or not tower else num_blocks - first,
     )
 
@@ -190,7 +247,7 @@ def rates_by_module(model: nn.Module, rates: Mapping[str, float]) -> dict[tuple[
             module = next(
                 (label for label in REPORTED if name.startswith(MODULES[label])), "other"
             )
-            key = (module, rates[name])
+            key = (f"{module} adapters" if is_adapter(name) else module, rates[name])
             counts[key] = counts.get(key, 0) + math.prod(full_shape(parameter))
     return counts
 

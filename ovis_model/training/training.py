@@ -28,6 +28,8 @@ from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import write_text
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
+from ovis_model.training.adapters import FOLDER as ADAPTER_FOLDER
+from ovis_model.training.adapters import add_adapters, merge_adapters, write_adapters
 from ovis_model.training.arguments import training_arguments, zero_stage
 from ovis_model.training.callbacks import MetricsLog, ProgressBar
 from ovis_model.training.environment import (
@@ -221,6 +223,8 @@ def _load_base(
             f"{words}"
         )
     model.checkpointed_parts = config.checkpointed_parts
+    if config.lora_r:
+        add_adapters(model, config)
     return model
 
 
@@ -307,6 +311,9 @@ def _save(  # noqa: PLR0913 - what to save, and where
     """Write the model folder; it appears whole, in the place of the one before."""
     base = Path(config.ovis_pretrained_path)
     with replacing(output) as folder:
+        if config.lora_r:
+            write_adapters(trainer.network, weights, folder / ADAPTER_FOLDER, base=base.name)
+            weights = merge_adapters(weights, config)
         write_checkpoint(trainer.network, processor, folder, base=base, state_dict=weights)
         _write_json(folder / "train_config.json", config.model_dump(mode="json"))
         _write_json(folder / "lineage.json", lineage)

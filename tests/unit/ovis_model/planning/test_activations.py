@@ -18,6 +18,9 @@ from ovis_model.planning.activations import (
 )
 from ovis_model.planning.states import Engine
 from ovis_model.tokens import IGNORE_ID, IMAGE_BEGIN_ID, IMAGE_END_ID, VISUAL_ATOM_ID
+from ovis_model.train_config import TrainConfig
+from ovis_model.training.adapters import add_adapters
+from ovis_model.training.train_modules import freeze_others, learning_rates, what_learns
 from tests.support.model_variants import LEARNING, learn, released
 
 pytestmark = pytest.mark.usefixtures("plain_linear")
@@ -122,6 +125,21 @@ def test_a_forward_pass_keeps_what_was_planned(name, what):
     # Where no gradient passes the tower's result is planned for, but autograd keeps nothing.
     kept = planned.llm + planned.visual + planned.tower * learning.reached("vit")
     assert saved_bytes(model, inputs) == pytest.approx(kept, rel=0.05)
+
+
+@pytest.mark.parametrize("lora_modules", ["llm", "all"])
+def test_adapters_keep_no_more_than_what_learning_layers_are_planned_to(lora_modules):
+    engine = ENGINES["float32"]
+    model = build(engine)
+    config = TrainConfig(ovis_pretrained_path="x", lora_r=8, lora_modules=lora_modules)
+    add_adapters(model, config)
+    rates = learning_rates([name for name, _ in model.named_parameters()], config)
+    freeze_others(model, rates)
+    learning = what_learns(rates, num_blocks=3)
+    inputs, shape = batch()
+    planned = count_activations(model.config, shape, Circumstances(engine, learning, (), "cpu"))
+    kept = planned.llm + planned.visual + planned.tower * learning.reached("vit")
+    assert 0.8 * kept < saved_bytes(model, inputs) < kept
 
 
 @pytest.mark.parametrize("checkpointed", [("llm",), ("vit",), ("llm", "vit")], ids="+".join)

@@ -69,6 +69,16 @@ def test_several_groups_and_frozen_modules_are_planned_exactly(world, stage):
 
 
 @pytest.mark.parametrize("stage", [2, 3])
+def test_adapters_are_planned_exactly(world, stage):
+    settings = world.config(
+        lora_r=4, train_modules="all|vte", deepspeed=world.deepspeed(stage), **ACCUMULATING
+    )
+    held = look_while_training(settings, world.data)
+    del held["risen"]
+    assert held == as_held(planned(settings))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
 def test_two_processes_hold_exactly_what_was_planned(world, stage, tmp_path):
     settings = world.config(bf16=True, deepspeed=world.deepspeed(stage), **ACCUMULATING)
     job = tmp_path / "job.json"

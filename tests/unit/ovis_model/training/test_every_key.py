@@ -47,6 +47,11 @@ ELSEWHERE = {
     "nnodes": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank_alone",
     "master_addr": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank",
     "master_port": "tests/unit/tasks/test_nodes.py::test_machines_are_told_apart_by_node_rank",
+    "lora_r": f"{HERE}/test_adapters.py::test_the_folder_has_the_official_layout",
+    "lora_alpha": f"{HERE}/test_adapters.py::test_merged_weights_and_a_reloaded_adapter",
+    "lora_dropout": f"{HERE}/test_adapters.py::test_an_interrupted_training_of_adapters",
+    "lora_modules": f"{HERE}/test_adapters.py::test_a_module_name_puts_adapters_on_exactly",
+    "lora_variant": f"{HERE}/test_adapters.py::test_merged_weights_and_a_reloaded_adapter",
     "packing": f"{HERE}/test_packed_rows.py::test_steps_epochs_and_rates_follow_from_the_rows",
     "pack_length": f"{HERE}/test_packed_rows.py::test_a_row_is_as_long_as_the_longest_sample",
 }
