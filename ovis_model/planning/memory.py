@@ -20,6 +20,7 @@ from ovis_model.training.train_modules import (
     REPORTED,
     count_parameters,
     freeze_others,
+    is_adapter,
     learning_rates,
     optimizer_groups,
     what_learns,
@@ -56,6 +57,8 @@ class Outline:
     parameters: int
     trainable: int
     learning: Learning
+    #: Numbers in adapters, which no checkpoint of the base holds.
+    added: int = 0
 
     @classmethod
     def of(cls, model_config: Ovis2_5Config, config: TrainConfig) -> "Outline":
@@ -78,6 +81,7 @@ class Outline:
             parameters=count_parameters(model),
             trainable=count_parameters(model, trainable_only=True),
             learning=what_learns(rates, num_blocks=model_config.vit.num_hidden_layers),
+            added=sum(one.numel() for name, one in model.named_parameters() if is_adapter(name)),
         )
 
 

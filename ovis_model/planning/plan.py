@@ -132,10 +132,7 @@ def make_plan(
         fits=needed <= device.memory_bytes,
         changes=changes,
         needed_besides=rest,
-        warnings=[
-            *_warnings(Path(config.ovis_pretrained_path), outline, engine),
-            *_warnings_about_adapters(config),
-        ],
+        warnings=_warnings(config, outline, engine),
     )
 
 
@@ -186,26 +183,27 @@ def _describe_batch(batch: PaddedBatch, *, measured: bool) -> str:
     )
 
 
-def _warnings(base: Path, outline: Outline, engine: Engine) -> list[str]:
+def _warnings(config: TrainConfig, outline: Outline, engine: Engine) -> list[str]:
     """Say what the plan does not know, or what training will stumble over."""
-    found = []
+    base = Path(config.ovis_pretrained_path)
+    found = _about_adapters(config)
     try:
         stored = find_tensors(base)
     except CheckpointError as error:
         found.append(f"the weights cannot be loaded: {error}")
     else:
         numbers = sum(math.prod(tensor.shape) for tensor in stored.values())
-        if numbers != outline.parameters:
+        described = outline.parameters - outline.added
+        if numbers != described:
             found.append(
-                f"{base} stores {numbers:,} numbers, its config.json describes "
-                f"{outline.parameters:,}; loading will name the difference"
+                f"{base} stores {numbers:,} numbers, its config.json describes {described:,}; loading will name the difference"
             )
     if engine.optimizer not in (*ADAM, *STATE_BYTES):
         found.append(f"optim {engine.optimizer!r} is not known here; it is taken to be like Adam")
     return found
 
 
-def _warnings_about_adapters(config: TrainConfig) -> list[str]:
+def _about_adapters(config: TrainConfig) -> list[str]:
     if not config.lora_r:
         return []
     found = ["adapters keep as much here as layers that learn: up to a fifth is counted too much"]

@@ -259,6 +259,17 @@ def test_other_weights_than_the_configuration_describes_are_a_warning(world, tmp
     assert "'adamw_anyprecision' is not known here" in unknown
 
 
+def test_adapters_leave_little_to_hold_and_what_is_not_counted_is_said(world):
+    plan = plan_of(world, lora_r=2, optim="adamw_torch")
+    whole = plan_of(world, optim="adamw_torch")
+    assert plan.trainable_parameters == plan.parameters - whole.parameters == 2048
+    assert plan.memory.peak_device_bytes < whole.memory.peak_device_bytes
+    (warning,) = plan.warnings
+    assert warning.startswith("adapters keep as much here as layers that learn")
+    *_, more = plan_of(world, lora_r=2, lora_variant="dora", optim="adamw_torch").warnings
+    assert "not counted: leave room for twice the activations" in more
+
+
 def test_without_data_the_batch_is_the_largest_that_limits_allow(large):
     config = TrainConfig(ovis_pretrained_path=str(large), per_device_train_batch_size=2)
     batch = batch_at_the_limits(config)
