@@ -196,7 +196,8 @@ def _warnings(config: TrainConfig, outline: Outline, engine: Engine) -> list[str
         described = outline.parameters - outline.added
         if numbers != described:
             found.append(
-                f"{base} stores {numbers:,} numbers, its config.json describes {described:,}; loading will name the difference"
+                f"{base} stores {numbers:,} numbers, its config.json describes {described:,}; "
+                "loading will name the difference"
             )
     if engine.optimizer not in (*ADAM, *STATE_BYTES):
         found.append(f"optim {engine.optimizer!r} is not known here; it is taken to be like Adam")

@@ -98,10 +98,10 @@ def add_adapters(model: Ovis2_5ForConditionalGeneration, config: TrainConfig) ->
 def _settings(targets: list[str], config: TrainConfig) -> "LoraConfig":
     from peft import LoraConfig  # noqa: PLC0415
 
+    alpha: Any = 2 * config.lora_r if config.lora_alpha is None else config.lora_alpha
     return LoraConfig(
         r=config.lora_r,
-        # PEFT takes fractions, too, whatever its annotation says.
-        lora_alpha=config.lora_scale_alpha,  # type: ignore[arg-type]
+        lora_alpha=alpha,  # PEFT takes fractions, too, whatever its annotation says
         lora_dropout=config.lora_dropout,
         target_modules=targets,
         use_rslora=config.lora_variant == "rslora",
