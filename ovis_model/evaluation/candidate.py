@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from PIL import Image
 from torch import nn
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.media.frames import read_frames
 from ovis_model.data.media.images import load_rgb
 from ovis_model.errors import ConfigError, DataError
-from ovis_model.evaluation.benchmark import Benchmark, BenchmarkItem
+from ovis_model.evaluation.benchmarks.benchmark import Benchmark
+from ovis_model.evaluation.item import BenchmarkItem
 from ovis_model.inference.generation import GenerationSettings, generate_outputs
-from ovis_model.inference.messages import user_message
 from ovis_model.inference.pictures import Media
 from ovis_model.inference.thinking import ParsedOutput
 from ovis_model.modeling.checkpoint import load_model
@@ -38,11 +39,18 @@ def load_media(benchmark: Benchmark, item: BenchmarkItem, sampling: FrameSamplin
     """
     try:
         if isinstance(item.video, str):
-            return Media(frames=tuple(read_frames(benchmark.path_of(item.video), sampling)))
-        pictures = tuple(load_rgb(benchmark.path_of(path)) for path in item.media)
+            path = benchmark.source_of(item.video)
+            assert isinstance(path, Path)
+            return Media(frames=tuple(read_frames(path, sampling)))
+        pictures = tuple(_load_picture(benchmark, name) for name in item.media)
     except DataError as error:
         raise DataError(f"benchmark {benchmark.name!r}, item {item.id!r}: {error}") from error
     return Media(images=pictures) if item.video is None else Media(frames=pictures)
+
+
+def _load_picture(benchmark: Benchmark, name: str) -> Image.Image:
+    source = benchmark.source_of(name)
+    return load_rgb(source, name=name if isinstance(source, bytes) else None)
 
 
 class Candidate:
@@ -131,9 +139,12 @@ class Candidate:
                 yield window[start : start + self._batch_size]
 
     def _encode(self, benchmark: Benchmark, item: BenchmarkItem) -> EncodedSample:
-        media = load_media(benchmark, item, self.processor.frame_sampling)
+        prompt = benchmark.prompt(item)
+        # A prompt may show an image twice, or not at all.
+        shown = item.model_copy(update={"image": prompt.image})
+        media = load_media(benchmark, shown, self.processor.frame_sampling)
         return self.processor.encode_prompt(
-            [user_message(item.question)],
+            [prompt.message],
             images=media.images,
             frames=media.frames,
             enable_thinking=self._settings.enable_thinking,

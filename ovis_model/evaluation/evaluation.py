@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from ovis_model.config import EvaluateConfig, FrameSampling
 from ovis_model.evaluation.answers import extract_answer
-from ovis_model.evaluation.benchmark import Benchmark, load_benchmarks
+from ovis_model.evaluation.benchmarks.benchmark import Benchmark, load_benchmarks
 from ovis_model.evaluation.candidate import Candidate, load_media
-from ovis_model.evaluation.metrics import METRICS, Mark
 from ovis_model.evaluation.report import Attempt, Exhibit, Gallery, choose_exhibits, render_html
 from ovis_model.evaluation.scores import BenchmarkReport, EvaluationReport, ModelScore
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.inference.generation import GenerationSettings
 from ovis_model.inference.thinking import ParsedOutput
 from ovis_model.reports import write_text
@@ -129,9 +129,8 @@ def _sit(
     with tqdm(total=num_items, desc=f"evaluate {label}", unit="item", file=sys.stderr) as bar:
         for exam in exams:
             outputs = candidate.answer(exam, bar.update)
-            metric = METRICS[exam.header.metric]
             marks = [
-                metric(extract_answer(output), item.answer)
+                exam.mark(item, extract_answer(output))
                 for output, item in zip(outputs, exam.items, strict=True)
             ]
             sittings.append(_Sitting(outputs, marks, candidate.processor.frame_sampling))

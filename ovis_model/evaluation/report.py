@@ -14,9 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
-from ovis_model.evaluation.benchmark import Benchmark, BenchmarkItem
-from ovis_model.evaluation.metrics import Mark
+from ovis_model.evaluation.benchmarks.benchmark import Benchmark
+from ovis_model.evaluation.item import BenchmarkItem
 from ovis_model.evaluation.scores import EvaluationReport, ModelScore
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.inference.grounding import Box, Point, draw_overlay, parse_grounding
 from ovis_model.inference.thinking import ParsedOutput
 

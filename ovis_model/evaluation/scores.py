@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
-from ovis_model.evaluation.metrics import Mark
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.evaluation.statistics import wilson_interval
 from ovis_model.inference.thinking import ParsedOutput
 from ovis_model.reports import Report

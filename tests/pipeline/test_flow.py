@@ -10,7 +10,7 @@ from tests.support.working_tree import stages_that_ran
 
 
 def test_a_flow_runs_what_dvc_finds_changed_and_records_five_tasks(tree):
-    path = tree.path / "ovis_model/evaluation/metrics.py"
+    path = tree.path / "ovis_model/evaluation/scoring/own.py"
     path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
 
     output = tree.run("python", "-m", "flows", "retrain").stdout

@@ -69,7 +69,7 @@ def test_a_change_of_the_gate_runs_only_register(tree):
 
 
 def test_a_change_of_evaluation_code_does_not_retrain(tree):
-    path = tree.path / "ovis_model/evaluation/metrics.py"
+    path = tree.path / "ovis_model/evaluation/scoring/own.py"
     path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert set(status(tree)) == {"evaluate", "register"}
 

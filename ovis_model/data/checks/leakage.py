@@ -1,6 +1,6 @@
 """What training data must not share: pictures with a benchmark, questions with a benchmark.
 
-A benchmark is a folder of YAML, JSONL and media (`ovis_model.evaluation.benchmark` describes it).
+A benchmark is a folder of YAML, JSONL and media (`ovis_model.evaluation.benchmarks` describes it).
 Here it is read as evidence only: every file that is a picture or a video, and every question.
 """
 

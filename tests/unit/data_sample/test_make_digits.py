@@ -14,7 +14,7 @@ from PIL import Image
 from ovis_model.config import FrameSampling
 from ovis_model.data.annotations.formats import read_records
 from ovis_model.data.media.frames import read_frames
-from ovis_model.evaluation.benchmark import load_benchmarks
+from ovis_model.evaluation.benchmarks.benchmark import load_benchmarks
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.tokens import IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER
 
@@ -168,7 +168,7 @@ def test_the_pipeline_reads_the_benchmarks(digits):
     }
     assert found["digits_grounding"].header.metric == "iou"
     assert all(
-        benchmark.path_of(path).is_file()
+        benchmark.source_of(path).is_file()
         for benchmark in found.values()
         for item in benchmark.items
         for path in item.media

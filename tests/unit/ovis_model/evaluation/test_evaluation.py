@@ -10,9 +10,9 @@ from PIL import Image
 
 from ovis_model.config import EvaluateConfig, PixelLimits
 from ovis_model.errors import ConfigError, DataError
-from ovis_model.evaluation.benchmark import BenchmarkItem, load_benchmarks
+from ovis_model.evaluation.benchmarks.benchmark import load_benchmarks
 from ovis_model.evaluation.evaluation import evaluate
-from ovis_model.evaluation.metrics import Mark
+from ovis_model.evaluation.item import BenchmarkItem
 from ovis_model.evaluation.report import (
     Attempt,
     Exhibit,
@@ -21,6 +21,7 @@ from ovis_model.evaluation.report import (
     render_html,
 )
 from ovis_model.evaluation.scores import BenchmarkReport, EvaluationReport, ModelScore
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.inference.thinking import ParsedOutput
 from tests.support.tiny_model import build_tiny_checkpoint
 

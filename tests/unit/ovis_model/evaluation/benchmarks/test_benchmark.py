@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ovis_model.errors import DataError
-from ovis_model.evaluation.benchmark import load_benchmark, load_benchmarks
+from ovis_model.evaluation.benchmarks.benchmark import load_benchmark, load_benchmarks
 
 HEADER = {"name": "digits", "version": 1, "items": "digits.jsonl", "metric": "exact"}
 ITEM = {"id": "a", "image": ["a.png"], "question": "<image>\nWhich digit?", "answer": "7"}
@@ -75,7 +75,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"metric": "bleu"}, "metric: Input should be 'exact' or 'iou'"),
+        ({"metric": "bleu"}, "metric: there is no metric 'bleu'; it is one of exact, contains"),
         ({"version": 0}, "version"),
         ({"items": "gone.jsonl"}, "gone.jsonl cannot be read"),
         ({"colour": "red"}, "colour: Extra inputs"),

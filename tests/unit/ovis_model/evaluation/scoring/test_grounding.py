@@ -1,24 +1,14 @@
 """An answer is right or wrong, and an answer without anything to mark is invalid."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from ovis_model.errors import DataError
-from ovis_model.evaluation.metrics import Mark, exact, iou, true_box
+from ovis_model.evaluation.scoring.grounding import iou, true_box
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.inference.grounding import Box
+from tests.support.official_rows import needs_official_rows, read_official
 
-SCORING = Path(__file__).parents[5] / "shared" / "scoring" / "grounding.json"
 TRUTH = "<box>(0.100,0.100),(0.500,0.500)</box>"
-
-
-@pytest.mark.parametrize(
-    ("answer", "correct", "invalid"),
-    [("7", True, False), (" 7\n", True, False), ("8", False, False), ("", False, True)],
-)
-def test_exact(answer, correct, invalid):
-    assert exact(answer, "7") == Mark(correct, float(correct), invalid)
 
 
 @pytest.mark.parametrize(
@@ -47,9 +37,9 @@ def test_a_true_answer_must_be_a_box_of_fractions():
         true_box("<box>(10,10),(50,50)</box>")
 
 
-@pytest.mark.skipif(not SCORING.is_file(), reason="the scoring fixtures are not here")
-def test_marks_conforming_boxes_as_the_fixtures_do():
-    for row in json.loads(SCORING.read_text(encoding="utf-8"))["rows"]:
+@needs_official_rows
+def test_boxes_of_ones_own_are_marked_as_the_official_rows_are():
+    for row in read_official("grounding")["rows"]:
         if not row["conforms_to_ovis_format"]:
             continue
         x1, y1, x2, y2 = row["answer"]
