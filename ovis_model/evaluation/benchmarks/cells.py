@@ -26,7 +26,9 @@ def read_list(cell: str) -> list[str] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # a backslash in somebody's text
+            # A backslash in somebody's text: the category depends on Python's version.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", SyntaxWarning)
             value = ast.literal_eval(cell)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
