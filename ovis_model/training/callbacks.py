@@ -1,8 +1,9 @@
-"""What a person and the tracker see while training runs."""
+"""What a person and the tracker see while training runs: a line of numbers per logging step."""
 # ruff: noqa: ARG002 - transformers calls every callback with all of its arguments
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,38 @@ LOGGED = (
     "learning_rate",
     "grad_norm",
     "tokens_per_second",
+    "visual_tokens_per_second",
+    "samples_per_second",
     "tokens_per_row",
     "padding_fraction",
+    "data_wait_fraction",
+    "peak_memory_gb",
     "gflops_per_second",
     "mfu",
     "epoch",
 )
 #: And how the names of losses and norms begin that are told of several groups.
-LOGGED_GROUPS = ("loss/", "eval_loss")
+LOGGED_GROUPS = ("loss/", "eval_loss", "grad_norm/")
+#: What a person sees of a line, and how.
+SHOWN = {
+    "loss": "loss {:.4f}",
+    "learning_rate": "lr {:.2e}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "visual_tokens_per_second": "{:,.0f} visual/s",
+    "data_wait_fraction": "data wait {:.0%}",
+    "peak_memory_gb": "{:.2f} GB",
+    "padding_fraction": "padding {:.0%}",
+    "mfu": "MFU {:.0%}",
+}
 
 
 class ProgressBar(TrainerCallback):
-    """A bar on stderr with rate, remaining time and loss; in a log file a line now and then."""
+    """Steps, remaining time and the last line's numbers: a bar on a terminal, lines in a file."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._numbers = ""
+        self._written = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -46,8 +64,11 @@ class ProgressBar(TrainerCallback):
                 unit="step",
                 file=sys.stderr,
                 dynamic_ncols=True,
-                mininterval=REDRAW_SECONDS if sys.stderr.isatty() else LOG_SECONDS,
+                mininterval=REDRAW_SECONDS,
+                # A file would keep every state of the bar, all in one endless line.
+                disable=not sys.stderr.isatty(),
             )
+            self._begun, self._first = time.monotonic(), state.global_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -64,9 +85,31 @@ class ProgressBar(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Show the last loss."""
-        if self._bar is not None and logs and "loss" in logs:
-            self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+        """Show the numbers of the line."""
+        if self._bar is None or not logs:
+            return
+        if "loss" in logs:
+            shown = [text.format(logs[name]) for name, text in SHOWN.items() if name in logs]
+            self._numbers = ", ".join(shown)
+            self._bar.set_postfix_str(self._numbers, refresh=False)
+            self._write(state)
+        elif "eval_loss" in logs:
+            self._bar.write(
+                f"train: step {state.global_step}, holdout loss {logs['eval_loss']:.4f}",
+                file=sys.stderr,
+            )
+
+    def _write(self, state: TrainerState) -> None:
+        """Write a line where there is no bar, the last one in any case."""
+        assert self._bar is not None
+        now, is_last = time.monotonic(), state.global_step >= state.max_steps
+        if not self._bar.disable or (now - self._written < LOG_SECONDS and not is_last):
+            return
+        self._written = now
+        pace = (now - self._begun) / max(state.global_step - self._first, 1)
+        left = tqdm.format_interval(pace * (state.max_steps - state.global_step))
+        steps = f"step {state.global_step}/{state.max_steps}, {left} left"
+        sys.stderr.write(f"train: {steps}, {self._numbers}\n")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -32,6 +32,7 @@ from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.training import checkpoints
 from ovis_model.training.arguments import data_seed, zero_stage
 from ovis_model.training.environment import wait_for_all
+from ovis_model.training.gradient_norms import GradientNorms
 from ovis_model.training.group_losses import GroupLosses
 from ovis_model.training.holdout import Holdout
 from ovis_model.training.model_selection import ModelSelection
@@ -149,8 +150,10 @@ class OvisTrainer(Trainer):
         self.holdout = holdout
         self.selection = selection
         self._sample_ids: list[str] = []
+        self._module_norms: dict[str, float] = {}
         self._order: EpochSampler | RowSampler | None = None
         self._losses = GroupLosses()
+        self._norms = GradientNorms(model)
         self._work = Throughput(model, rates, device=args.device, world_size=args.world_size)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -228,7 +231,26 @@ class OvisTrainer(Trainer):
                 f"{self._place()}. The gradient is {float(norm)}: look at these samples, or "
                 "lower train.learning_rate; no checkpoint of this step was kept"
             )
+        if not self.is_deepspeed_enabled:
+            self._norms.measure()
+        self._module_norms = self._norms.take(None if norm is None else float(norm))
         return norm
+
+    def _will_log(self) -> bool:
+        step = self.state.global_step + 1
+        is_first = step == 1 and self.args.logging_first_step
+        return is_first or step % self.state.logging_steps == 0 or step >= self.state.max_steps
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self.is_deepspeed_enabled:
+            self._norms.watch(self.model_wrapped)
+        return prepared
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
+        """Fetch the batches of a step, and note how long that takes."""
+        self._norms.is_wanted = self._will_log()
+        return super().get_batch_samples(self._work.waiting_for(epoch_iterator), *args)
 
     def _place(self) -> str:
         return f"step {self.state.global_step + 1}, samples {list_examples(self._sample_ids)}"
@@ -238,9 +260,10 @@ class OvisTrainer(Trainer):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add throughput, padding and the losses of groups since the last line, and log."""
+        """Add throughput, losses of groups and norms of modules since the last line, and log."""
         if "loss" in logs:
             logs.update(self._work.since_last_time())
+            logs.update(self._module_norms)
             logs.update({k: v for k, v in self._losses.means("loss").items() if k != "loss"})
         super().log(logs, start_time)
 

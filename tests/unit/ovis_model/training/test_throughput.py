@@ -39,8 +39,13 @@ def test_rates_are_work_by_time_since_the_first_batch(model, clock):
     work.add(30, SHAPE, rows=(1, 40))
     clock[0] += 4
     flops = FlopCounter(model.config).of(SHAPE).total
-    assert work.since_last_time() == {
+    found = work.since_last_time()
+    assert 0.1 < found.pop("peak_memory_gb") < 100  # torch alone takes some of it
+    assert found == {
         "tokens_per_second": 30.0,
+        "visual_tokens_per_second": 6.0,
+        "samples_per_second": 2.0,
+        "data_wait_fraction": 0.0,
         "gflops_per_second": round(flops / 1e9, 3),
         "padding_fraction": 0.25,
         "tokens_per_row": 30.0,
@@ -59,6 +64,21 @@ def test_each_line_is_about_the_time_since_the_one_before(model, clock):
     found = work.since_last_time()
     assert found["tokens_per_second"] == 5.0
     assert (found["padding_fraction"], found["tokens_per_row"]) == (0.5, 5.0)
+
+
+def test_waiting_for_data_is_told_as_a_share_of_the_time(model, clock):
+    def loader():
+        for _ in range(3):
+            clock[0] += 2
+            yield 30
+
+    work = throughput(model)
+    for tokens in work.waiting_for(loader()):  # the first one comes before the clock starts
+        work.add(tokens, SHAPE, rows=(1, 40))
+        clock[0] += 3
+    assert work.since_last_time()["data_wait_fraction"] == round(4 / 13, 4)
+    clock[0] += 1
+    assert work.since_last_time()["data_wait_fraction"] == 0
 
 
 def test_less_work_is_counted_where_less_learns(model, clock):
