@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from ovis_model.config import PixelLimits
+from ovis_model.errors import ConfigError
 
 #: Keys for a training outside the pipeline, and what says the same inside of it.
 OUTSIDE_PIPELINE = {
@@ -22,6 +23,21 @@ OUTSIDE_PIPELINE = {
 }
 #: Keys that need the loss on the holdout.
 SELECTION_KEYS = ("load_best_model_at_end", "metric_for_best_model", "early_stopping_patience")
+
+#: Keys that no stage of a training may set for itself.
+FOR_ALL_STAGES = {
+    *OUTSIDE_PIPELINE,
+    "stages",
+    "ovis_pretrained_path",
+    "model_path",
+    "data_name",
+    "deepspeed",
+    "nproc_per_node",
+    "nnodes",
+    "master_addr",
+    "master_port",
+    "cache_encoded_samples",
+}
 
 
 class TrainConfig(PixelLimits):
@@ -116,6 +132,9 @@ class TrainConfig(PixelLimits):
         default="auto", description="auto, flash_attention_2, varlen, sdpa or eager"
     )
     nproc_per_node: int = Field(default=1, gt=0, description="processes torchrun starts here")
+    stages: tuple[dict[str, Any], ...] = Field(
+        default=(), description="trainings behind each other, each with its own values of keys"
+    )
     nnodes: int = Field(default=1, gt=0, description="machines that train together")
     master_addr: str | None = Field(default=None, description="name of the first of them")
     master_port: int | None = Field(default=None, gt=0, lt=65536, description="there")
@@ -232,6 +251,29 @@ class TrainConfig(PixelLimits):
         """`metric_for_best_model` by its full name."""
         name = self.metric_for_best_model
         return name if name.startswith("eval_") else f"eval_{name}"
+
+    @model_validator(mode="after")
+    def _usable_stages(self) -> Self:
+        self.stage_configs()
+        return self
+
+    def stage_configs(self) -> tuple["TrainConfig", ...]:
+        """Return one configuration per stage, or this one if there are no stages.
+
+        Raises:
+            ConfigError: If a stage changes what holds for all of them, or a value is refused.
+        """
+        common = self.model_dump(exclude={"stages"})
+        configs = []
+        for number, changes in enumerate(self.stages, start=1):
+            if fixed := sorted(FOR_ALL_STAGES & changes.keys()):
+                raise ConfigError(
+                    f"train.stages: stage {number} sets {', '.join(fixed)}, which holds for all "
+                    "stages; set it beside 'stages'"
+                )
+            where = f"train.stages: stage {number}"
+            configs.append(TrainConfig.parse({**common, **changes}, where=where))
+        return tuple(configs) or (self,)
 
     @property
     def num_processes(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovis_model.config import FrameSampling
 from ovis_model.errors import ConfigError, DataError
+from ovis_model.train_config import TrainConfig
 from tasks import _plan_text
 from tasks.artifacts import DEEPSPEED_CONFIGS, EXTRACTED, PARAMS, VALIDATED
 from tasks.params import Params
@@ -39,7 +40,7 @@ def add_parser(commands: Any) -> None:
         "--device-memory-gb", type=float, help="of each GPU, where it is not this machine's"
     )
     parser.add_argument("--gpu", help="its name, such as H100 or L40S, to tell hours")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    parser.add_argument("--json", action="store_true", help="one JSON object per stage, no tables")
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -62,20 +63,29 @@ def plan(options: argparse.Namespace) -> None:
     if options.gpu is not None and peak_flops(options.gpu) is None:
         known = ", ".join(name for name, _ in PEAK_FLOPS)
         raise ConfigError(f"--gpu {options.gpu!r} is not known; choose one of {known}")
-    found = make_plan(
-        params.train,
-        _measure(params, options.data),
-        device=find_device(memory_gb=options.device_memory_gb, gpu=options.gpu),
-        processes=options.processes or params.train.num_processes,
-        presets=DEEPSPEED_CONFIGS,
-    )
-    if options.json:
-        sys.stdout.write(found.model_dump_json() + "\n")
-    else:
+    configs = params.train.stage_configs()
+    plans = [
+        make_plan(
+            config,
+            _measure(params, config, options.data),
+            device=find_device(memory_gb=options.device_memory_gb, gpu=options.gpu),
+            processes=options.processes or config.num_processes,
+            presets=DEEPSPEED_CONFIGS,
+        )
+        for config in configs
+    ]
+    for number, (found, changes) in enumerate(
+        zip(plans, params.train.stages or ({},), strict=True), start=1
+    ):
+        if options.json:
+            sys.stdout.write(found.model_dump_json() + "\n")
+            continue
+        if params.train.stages:
+            sys.stdout.write(f"stage {number} of {len(plans)}: {changes}\n\n")
         sys.stdout.write(_plan_text.as_text(found))
 
 
-def _measure(params: Params, given: Path | None) -> "MeasuredData | None":
+def _measure(params: Params, config: TrainConfig, given: Path | None) -> "MeasuredData | None":
     """Measure the samples that training would read, or those that validation passed.
 
     Raises:
@@ -93,7 +103,7 @@ def _measure(params: Params, given: Path | None) -> "MeasuredData | None":
         return None
     # Validation leaves media where they are; its folder is known by its list of them.
     is_validated = (folder / "media.jsonl").is_file()
-    processor = Ovis2_5Processor.from_pretrained(params.train.ovis_pretrained_path)
+    processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path)
     sampling = FrameSampling(
         min_frames=params.extract.min_frames, max_frames=params.extract.max_frames
     )
@@ -105,6 +115,6 @@ def _measure(params: Params, given: Path | None) -> "MeasuredData | None":
         folder=folder,
         media=Path(params.validation.raw_data) if is_validated else folder,
         processor=processor.with_settings(
-            pixel_limits=params.train.pixel_limits, frame_sampling=sampling
+            pixel_limits=config.pixel_limits, frame_sampling=sampling
         ),
     )

@@ -5,11 +5,12 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ovis_model.training.destination import Destination
 
 #: Seconds between two states of the progress bar: on a terminal, and in a log file.
 REDRAW_SECONDS, LOG_SECONDS = 0.5, 5.0
@@ -122,16 +123,20 @@ class ProgressBar(TrainerCallback):
 class MetricsLog(TrainerCallback):
     """One JSON object per logging step, for whoever follows the file while training runs."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, where: Destination) -> None:
+        self.path = where.metrics_log
+        self._before = where.metrics_before
+        self._steps_before = where.steps_before
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the file with the steps a resumed run has behind it."""
+        """Start the file with what came before: earlier stages, and steps of a resumed run."""
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [_line(entry) for entry in state.log_history if _is_logged(entry)]
+            lines = [self._line(entry) for entry in state.log_history if _is_logged(entry)]
+            if self._before is not None:
+                lines.insert(0, self._before.read_text(encoding="utf-8"))
             self.path.write_text("".join(lines), encoding="utf-8")
 
     def on_step_end(
@@ -152,14 +157,13 @@ class MetricsLog(TrainerCallback):
         """Append the newest line."""
         if state.is_world_process_zero and logs and _is_logged(logs):
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line({**logs, "step": state.global_step}))
+                file.write(self._line({**logs, "step": state.global_step}))
+
+    def _line(self, entry: Mapping[str, float]) -> str:
+        kept = {name: entry[name] for name in LOGGED if name in entry}
+        kept |= {name: entry[name] for name in entry if name.startswith(LOGGED_GROUPS)}
+        return json.dumps({"step": entry["step"] + self._steps_before, **kept}) + "\n"
 
 
 def _is_logged(entry: Mapping[str, float]) -> bool:
     return "loss" in entry or "eval_loss" in entry
-
-
-def _line(entry: Mapping[str, float]) -> str:
-    kept = {name: entry[name] for name in LOGGED if name in entry}
-    kept |= {name: entry[name] for name in entry if name.startswith(LOGGED_GROUPS)}
-    return json.dumps({"step": entry["step"], **kept}) + "\n"

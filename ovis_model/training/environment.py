@@ -4,6 +4,7 @@ One process without a launcher becomes a group of one, and on a machine without 
 kernel is ever compiled: those builds take minutes and hang on a lock left by a killed build.
 """
 
+import gc
 import logging
 import os
 import socket
@@ -71,6 +72,14 @@ def process_group() -> Iterator[None]:
         if alone:
             for name in (*SINGLE_PROCESS, "MASTER_PORT"):
                 os.environ.pop(name, None)
+
+
+def forget_last_training() -> None:
+    """Free what a training leaves in this process, for another one in the same group."""
+    gc.collect()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if has_gpu():
+        torch.cuda.empty_cache()
 
 
 def join_deepspeed() -> None:

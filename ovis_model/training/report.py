@@ -6,7 +6,7 @@ Free of torch, so that the step that starts a training and reads its report stay
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ovis_model.errors import ConfigError
 from ovis_model.reports import Report, write_text
@@ -18,6 +18,20 @@ class ModuleReport(Report):
     module: str
     learning_rate: float
     parameters: int
+
+
+class StageReport(Report):
+    """One training of several behind each other."""
+
+    changes: dict[str, Any]
+    """The keys in which it differs from the train section."""
+    steps: int
+    epochs: float
+    first_loss: float
+    final_loss: float
+    holdout_loss: float | None
+    trainable_parameters: int
+    modules: list[ModuleReport]
 
 
 class PackingReport(Report):
@@ -61,6 +75,9 @@ class TrainReport(Report):
     attn_implementation: dict[str, str]
     device: str
     packing: PackingReport | None = None
+    stages: list[StageReport] = Field(default_factory=list)
+    """If there were several: steps, epochs and first loss above are those of all together, the
+    rest is the last one's."""
 
 
 class TrainJob(BaseModel):

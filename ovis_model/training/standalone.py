@@ -1,7 +1,7 @@
 """Training outside the pipeline, on an annotation file: the seed's way.
 
 Beside the finished model, `output_dir`, stands `<output_dir>.training`: report, loss curve,
-metrics, and below `resume/<inputs digest>` the checkpoints, until the model is finished.
+metrics, and in `resume-<inputs digest>` the checkpoints, until the model is finished.
 """
 
 import hashlib
@@ -13,10 +13,11 @@ from ovis_model.errors import ConfigError
 from ovis_model.reports import sha256_of_file
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.checkpoints import MANIFEST
+from ovis_model.training.destination import Destination
 from ovis_model.training.inputs import TrainingInputs, read_annotations
 from ovis_model.training.inputs_digest import inputs_digest
 from ovis_model.training.report import TrainReport
-from ovis_model.training.training import Destination, train_on
+from ovis_model.training.training import train_on
 
 #: What a configuration must say when there is no pipeline to say it.
 STANDALONE_KEYS = ("data_path", "image_folder", "output_dir")
@@ -46,7 +47,7 @@ def train_standalone(config: TrainConfig, *, where: str) -> tuple[TrainReport, P
         inputs,
         where=Destination(
             output=output,
-            resume=beside / "resume" / digest,
+            resume=beside / f"resume-{digest[:16]}",
             metrics_log=beside / "metrics.jsonl",
             loss_csv=beside / "train_loss.csv",
         ),

@@ -10,7 +10,6 @@ import io
 import json
 import logging
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from ovis_model.training.adapters import FOLDER as ADAPTER_FOLDER
 from ovis_model.training.adapters import add_adapters, merge_adapters, write_adapters
 from ovis_model.training.arguments import training_arguments, zero_stage
 from ovis_model.training.callbacks import MetricsLog, ProgressBar
+from ovis_model.training.destination import Destination
 from ovis_model.training.environment import (
     is_main_process,
     join_deepspeed,
@@ -44,6 +44,7 @@ from ovis_model.training.model_selection import ModelSelection, check_holdout
 from ovis_model.training.optimizer_state import running_groups
 from ovis_model.training.packed_rows import PackedDataset, pack_samples
 from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
+from ovis_model.training.stages import Stage, run_stages
 from ovis_model.training.train_modules import (
     count_parameters,
     freeze_others,
@@ -55,23 +56,6 @@ from ovis_model.training.trainer import OvisTrainer
 CSV_COLUMNS = ("step", "loss", "learning_rate", "grad_norm")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a training writes.
-
-    Attributes:
-        output: The finished model folder; appears whole or not at all.
-        resume: Checkpoints of exactly these inputs; removed after success.
-        metrics_log: JSON lines, written while training runs.
-        loss_csv: The loss curve, written at the end.
-    """
-
-    output: Path
-    resume: Path
-    metrics_log: Path
-    loss_csv: Path
 
 
 def train(  # noqa: PLR0913 - every path is given by name
@@ -113,30 +97,34 @@ def train_on(
     config: TrainConfig, inputs: TrainingInputs, *, where: Destination, inputs_digest: str = ""
 ) -> TrainReport:
     """Train on samples that are already read; `train` says what may go wrong."""
-    check_holdout(config, inputs.holdout)
     with process_group():
-        arguments = training_arguments(config, resume=where.resume)
-        if arguments.deepspeed is not None:
-            join_deepspeed()
-        processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
-            pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
+        return run_stages(
+            config, where, lambda stage: _train_stage(stage, inputs, inputs_digest=inputs_digest)
         )
-        trainer, extents = _prepare(config, arguments, inputs, processor, where)
-        _run(trainer, where.resume)
-        trainer.load_best()
-        report = _report(config, trainer, inputs, extents)
-        weights = trainer.gathered_weights()
-        if is_main_process():
-            lineage = {
-                "base_model": config.ovis_pretrained_path,
-                "data_digest": inputs.digest,
-                "inputs_digest": inputs_digest,
-            }
-            _save(config, trainer, processor, weights, output=where.output, lineage=lineage)
-            write_text(where.loss_csv, _loss_curve(trainer.state.log_history))
-            shutil.rmtree(where.resume, ignore_errors=True)
-        wait_for_all()
-        return report
+
+
+def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) -> TrainReport:
+    config, where = stage.config, stage.where
+    check_holdout(config, inputs.holdout)
+    arguments = training_arguments(config, resume=where.resume)
+    if arguments.deepspeed is not None:
+        join_deepspeed()
+    processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
+        pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
+    )
+    trainer, extents = _prepare(config, arguments, inputs, processor, where)
+    _run(trainer, where.resume)
+    trainer.load_best()
+    report = _report(config, trainer, inputs, extents)
+    weights = trainer.gathered_weights()
+    if is_main_process():
+        digests = {"data_digest": inputs.digest, "inputs_digest": inputs_digest}
+        lineage = {**stage.lineage, **digests}
+        _save(stage, trainer, processor, weights, lineage=lineage)
+        write_text(where.loss_csv, _loss_curve(trainer.state.log_history))
+        shutil.rmtree(where.resume, ignore_errors=True)
+    wait_for_all()
+    return report
 
 
 def _prepare(
@@ -174,7 +162,7 @@ def _prepare(
         lengths=[extent.num_tokens for extent in extents],
         rates=rates,
         keep_checkpoints=config.save_total_limit,
-        callbacks=[ProgressBar(), MetricsLog(where.metrics_log)],
+        callbacks=[ProgressBar(), MetricsLog(where)],
         holdout=_holdout(config, arguments, inputs, processor),
         selection=ModelSelection(config),
     )
@@ -299,23 +287,23 @@ def _packing_report(trainer: OvisTrainer) -> PackingReport | None:
     )
 
 
-def _save(  # noqa: PLR0913 - what to save, and where
-    config: TrainConfig,
+def _save(
+    stage: Stage,
     trainer: OvisTrainer,
     processor: Ovis2_5Processor,
     weights: dict[str, Tensor],
     *,
-    output: Path,
     lineage: dict[str, Any],
 ) -> None:
     """Write the model folder; it appears whole, in the place of the one before."""
+    config = stage.config
     base = Path(config.ovis_pretrained_path)
-    with replacing(output) as folder:
+    with replacing(stage.where.output) as folder:
         if config.lora_r:
             write_adapters(trainer.network, weights, folder / ADAPTER_FOLDER, base=base.name)
             weights = merge_adapters(weights, config)
         write_checkpoint(trainer.network, processor, folder, base=base, state_dict=weights)
-        _write_json(folder / "train_config.json", config.model_dump(mode="json"))
+        _write_json(folder / "train_config.json", stage.recorded.model_dump(mode="json"))
         _write_json(folder / "lineage.json", lineage)
         checkpoints.write_manifest(folder, steps=trainer.weights_step)
 

@@ -10,9 +10,10 @@ from typing import Any
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.arguments import training_arguments
+from ovis_model.training.destination import Destination
 from ovis_model.training.environment import join_deepspeed, process_group
 from ovis_model.training.inputs import read_extracted
-from ovis_model.training.training import Destination, _prepare
+from ovis_model.training.training import _prepare
 
 
 @contextmanager

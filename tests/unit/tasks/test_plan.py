@@ -118,3 +118,16 @@ def test_no_samples_and_no_model_are_sentences(tree, capsys):
     shutil.rmtree(tree.base)
     assert main(["plan"]) == 1
     assert str(tree.base) in capsys.readouterr().err
+
+
+def test_every_stage_is_planned(tree, capsys):
+    stages = [{"train_modules": "vte:1.0e-4", "max_steps": 2}, {"train_modules": "all"}]
+    write_params(tree, stages=stages)
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert "stage 1 of 2: {'train_modules': 'vte:1.0e-4', 'max_steps': 2}\n" in said
+    assert "stage 2 of 2: {'train_modules': 'all'}\n" in said
+    assert main(["plan", "--json"]) == 0
+    first, second = map(Plan.model_validate_json, capsys.readouterr().out.splitlines())
+    assert (first.work.steps, second.work.steps) == (2, 12)
+    assert first.trainable_parameters < second.trainable_parameters

@@ -1,0 +1,25 @@
+"""Where a training writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Files and folders of one training.
+
+    Attributes:
+        output: The finished model folder; appears whole or not at all.
+        resume: Checkpoints of exactly these inputs; removed after success.
+        metrics_log: JSON lines, written while training runs.
+        loss_csv: The loss curve, written at the end.
+        metrics_before: File with the lines of earlier stages, which come first in the log.
+        steps_before: Steps of earlier stages; the log counts on from there.
+    """
+
+    output: Path
+    resume: Path
+    metrics_log: Path
+    loss_csv: Path
+    metrics_before: Path | None = None
+    steps_before: int = 0
