@@ -103,7 +103,8 @@ def _check(configs: Sequence[TrainConfig]) -> None:
     for number, config in enumerate(configs, start=1):
         try:
             check_keys(config.training_arguments)
-            learning_rates(names, config)
+            if not config.lora_r:  # adapters have names only once they are there
+                learning_rates(names, config)
         except ConfigError as error:
             raise ConfigError(f"stage {number}: {error}") from error
 

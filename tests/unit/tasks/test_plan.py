@@ -125,7 +125,7 @@ def test_every_stage_is_planned(tree, capsys):
     write_params(tree, stages=stages)
     assert main(["plan"]) == 0
     said = capsys.readouterr().out
-    assert "stage 1 of 2: {'train_modules': 'vte:1.0e-4', 'max_steps': 2}\n" in said
+    assert "stage 1 of 2: {'max_steps': 2, 'train_modules': 'vte:1.0e-4'}\n" in said
     assert "stage 2 of 2: {'train_modules': 'all'}\n" in said
     assert main(["plan", "--json"]) == 0
     first, second = map(Plan.model_validate_json, capsys.readouterr().out.splitlines())
