@@ -60,7 +60,7 @@ def _decode(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except RecursionError as error:
-        raise ValueError("not JSON that can be read: nested too deeply") from error
+        raise ValueError("JSON nested too deeply to be read") from error
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
