@@ -3,7 +3,7 @@ r"""Items as this project writes them, one JSON object per line.
     {"id": "d-17", "image": ["images/17.png"], "question": "<image>\nWhich digit?", "answer": "7"}
 
 `index`, `images`, the letters of options and the names of VLMEvalKit's columns are understood too;
-`answer` and `options` may be lists.
+`answer` and `options` may be lists, and `box_xywh` is a box as COCO writes it.
 """
 
 import json
@@ -79,6 +79,8 @@ def _rename(value: dict[str, Any], header: BenchmarkHeader) -> dict[str, Any]:
         fields["answer"], fields["alternatives"] = split_answers(list(map(str, fields["answer"])))
     if isinstance(fields.get("options"), list):
         fields["options"] = letter_options([str(text) for text in fields["options"]])
+    if "box_xywh" in fields:
+        fields["box"] = _corners(fields.pop("box_xywh"))
     letters = {letter: fields.pop(letter) for letter in LETTERS if letter in fields}
     if letters:
         fields["options"] = {**fields.get("options", {}), **letters}
@@ -87,6 +89,15 @@ def _rename(value: dict[str, Any], header: BenchmarkHeader) -> dict[str, Any]:
     if columns:
         fields["columns"] = {**fields.get("columns", {}), **columns}
     return fields
+
+
+def _corners(box: Any) -> list[float]:
+    """Turn a box as COCO writes it into corners."""
+    try:
+        x, y, width, height = map(float, box)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"box_xywh: four numbers x, y, width, height, not {box!r}") from error
+    return [x, y, x + width, y + height]
 
 
 def read_text(path: Path) -> str:

@@ -50,8 +50,9 @@ def test_answers_and_options_may_be_lists(tmp_path):
     assert (item.answers, item.options) == (("7", "8"), {"A": "x", "B": "y"})
 
 
-def test_a_box_in_pixels_may_be_given(tmp_path):
-    line = {**ITEM, "box": [1, 1, 3, 3], "size": [4, 4], "answer": "dog"}
+@pytest.mark.parametrize("box", [{"box": [1, 1, 3, 3]}, {"box_xywh": [1, 1, 2, 2]}])
+def test_a_box_in_pixels_may_be_given_by_corners_or_as_coco_does(tmp_path, box):
+    line = {**ITEM, **box, "size": [4, 4], "answer": "dog"}
     benchmark = load(tmp_path, [line], metric="grounding")
     assert benchmark.mark(benchmark.items[0], "<box>(0.25,0.25),(0.75,0.75)</box>").strict
 
@@ -68,6 +69,7 @@ def test_a_split_may_be_chosen(tmp_path):
         ({"answer": []}, "the list holds no answer"),
         ({"options": {"a": "x"}}, "called by a letter A to Z, not 'a'"),
         ({"colour": "red"}, "colour: Extra inputs"),
+        ({"box_xywh": [1, 2, 3]}, r"box_xywh: four numbers x, y, width, height, not \[1, 2, 3\]"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, change, message):
