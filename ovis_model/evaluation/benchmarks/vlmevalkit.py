@@ -128,25 +128,29 @@ class _Table:
             ValueError: If the table has a column for them and the row has none, unless such rows
                 are left out.
         """
+        video = draft.cells.get(VIDEO_PATH) or None
         if IMAGE in self.columns:
             names = self.images.names(draft.index)
+            if video is not None:
+                raise ValueError("a table has pictures in 'image' or files in 'video_path'")
         else:
-            path = draft.cells.get(IMAGE_PATH, "")
-            listed = read_list(path)
-            names = tuple([path] * bool(path) if listed is None else listed)
-        video = draft.cells.get(VIDEO_PATH, "")
-        if IMAGE not in self.columns:
-            for name in (*names, *[video] * bool(video)):
+            names = _paths(draft.cells.get(IMAGE_PATH, ""))
+            for name in (*names, video or ""):
                 check_inside(name)
-        if names or video:
-            return {"image": names} if names else {"video": video}
-        asked = {IMAGE, IMAGE_PATH, VIDEO_PATH} & set(self.columns)
-        if asked and not self._header.drop_without_image:
+        asked = sorted({IMAGE, IMAGE_PATH, VIDEO_PATH} & set(self.columns))
+        is_shown = bool(names or video)
+        if asked and not is_shown and not self._header.drop_without_image:
             raise ValueError(
-                f"there is nothing in {' or '.join(sorted(asked))}; write drop_without_image: "
-                "true to leave such rows out"
+                f"there is nothing in {' or '.join(asked)}; write drop_without_image: true to "
+                "leave such rows out"
             )
-        return {}
+        return {"image": names, "video": video} if is_shown else {}
+
+
+def _paths(cell: str) -> tuple[str, ...]:
+    """Read one path, or a list of them."""
+    listed = read_list(cell)
+    return tuple([cell] * bool(cell) if listed is None else listed)
 
 
 def _clean(cells: Mapping[str, str], header: BenchmarkHeader) -> dict[str, str]:

@@ -98,10 +98,8 @@ def _best_of(rule: Callable[[str, str, MetricOptions], Mark]) -> Rule:
 
 
 def _grounding(answer: str, item: BenchmarkItem, _: MetricOptions) -> Mark:
-    _check_grounding(item, _)
-    assert item.box is not None
-    assert item.size is not None
-    return mark_box(answer, Box(*item.box), item.size)
+    box, size = _box_and_size(item)
+    return mark_box(answer, Box(*box), size)
 
 
 def _mathvista(answer: str, item: BenchmarkItem, options: MetricOptions) -> Mark:
@@ -151,12 +149,15 @@ def _check_videomme(item: BenchmarkItem, _: MetricOptions) -> None:
         raise ValueError(f"the answer is a letter A to D, not {item.answer!r}")
 
 
-def _check_grounding(item: BenchmarkItem, _: MetricOptions) -> None:
+def _box_and_size(
+    item: BenchmarkItem,
+) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
     if item.box is None or item.size is None or min(item.size) <= 0:
         raise ValueError(
             "a true box in pixels and the image's width and height are needed "
             "(columns bbox_x1, bbox_y1, bbox_x2, bbox_y2, width, height)"
         )
+    return item.box, item.size
 
 
 def _check_number(item: BenchmarkItem, options: MetricOptions) -> None:
@@ -246,6 +247,6 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "videomme": Metric(
             lambda answer, item, _: mark_videomme(answer, item.answer), _check_videomme
         ),
-        "grounding": Metric(_grounding, _check_grounding, aggregate="refcoco"),
+        "grounding": Metric(_grounding, lambda item, _: _box_and_size(item), aggregate="refcoco"),
     }
 )

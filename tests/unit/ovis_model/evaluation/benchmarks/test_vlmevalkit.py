@@ -127,6 +127,26 @@ def test_a_video_and_its_candidates(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": RED, "video_path": "x.mp4"}, "a table has pictures in 'image' or files in"),
+        ({"image_path": "a.png", "video_path": "x.mp4"}, "images or one video, not both"),
+        ({"image_path": "../a.png"}, "'../a.png' leaves the benchmark's folder"),
+        ({"image_path": "['a.png', '/b.png']"}, "'/b.png' leaves the benchmark's folder"),
+        ({"video_path": ""}, "there is nothing in video_path"),
+    ],
+)
+def test_a_row_shows_pictures_or_one_video_from_its_folder(tmp_path, change, message):
+    with pytest.raises(DataError, match=rf"line 2: .*{message}"):
+        load(tmp_path, [{**ROW, **change}])
+
+
+def test_a_table_of_texts_alone_is_one_too(tmp_path):
+    benchmark = load(tmp_path, [ROW])
+    assert benchmark.prompt(benchmark.items[0]).text.startswith("Which colour?\nA. red")
+
+
 NA = {"A": "None", "B": "NA", "C": "null", "D": "N/A", "image": RED}
 
 
