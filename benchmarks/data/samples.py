@@ -23,7 +23,13 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from benchmarks.data.annotations import save_jpeg, sentences
 from benchmarks.data.cache import cached
 from benchmarks.model.agreement import bitwise
-from benchmarks.model.preprocessing import LIMITS, PATCH, generated_image, with_stock_parts
+from benchmarks.model.preprocessing import (
+    LIMITS,
+    PATCH,
+    generated_image,
+    stock_processor,
+    with_stock_parts,
+)
 from benchmarks.model.tokenization import Conversation, build_tokenizer, piece_by_piece
 from benchmarks.suite import Agreement, Trial
 from benchmarks.workload import digest
@@ -67,13 +73,10 @@ def build(seed: int, *, sizes: Sequence[Size] = SIZES) -> Trial:
     random = np.random.default_rng(seed)
     conversations = [_conversation(random, number) for number in range(len(pictures))]
     dataset = _dataset(folder, pictures, conversations)
-    processor = SiglipImageProcessorPil(
-        resample=Image.Resampling.BILINEAR, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
     return Trial(
         variants={
             "Pillow, SiglipImageProcessor, Python lists": partial(
-                with_stock_parts_only, processor, build_tokenizer(), pictures, conversations
+                with_stock_parts_only, stock_processor(), build_tokenizer(), pictures, conversations
             ),
             "ours": partial(ours, dataset),
         },

@@ -5,7 +5,9 @@ float32 [3, height, width]; numpy then stacks the frames, cuts them into patches
 torch copies the result.  Ours ships bytes, and the vision tower normalises them.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -27,17 +29,21 @@ PATCH, STRIDE = 16, 2
 def build(seed: int, *, width: int, height: int) -> Trial:
     """Make the trial for an image of this many pixels."""
     image = generated_image(seed, width, height)
-    processor = SiglipImageProcessorPil(
-        resample=Image.Resampling.BILINEAR, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
     return Trial(
         variants={
-            "SiglipImageProcessor + numpy": partial(with_stock_parts, processor, image),
+            "SiglipImageProcessor + numpy": partial(with_stock_parts, stock_processor(), image),
             "ours, normalised at once": partial(ours_normalised, image),
             "ours": partial(ours, image),
         },
         compare=same_patches,
         sha256=digest(width, height, torch.from_numpy(np.array(image))),
+    )
+
+
+def stock_processor() -> SiglipImageProcessorPil:
+    """Build transformers' processor with the settings of the released checkpoints."""
+    return SiglipImageProcessorPil(
+        resample=Image.Resampling.BILINEAR, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
 
 
@@ -50,9 +56,13 @@ def generated_image(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(np.asarray(smooth) // 17 * 16 + noise)
 
 
-def with_stock_parts(processor: SiglipImageProcessorPil, image: Image.Image) -> Tensor:
+def with_stock_parts(
+    processor: SiglipImageProcessorPil,
+    image: Image.Image,
+    limits: Mapping[str, int] = MappingProxyType(LIMITS),
+) -> Tensor:
     """Return float32 [num_patches, 768] as the reference makes them."""
-    height, width = smart_resize(image.height, image.width, **LIMITS)
+    height, width = smart_resize(image.height, image.width, **limits)
     pixels = processor.preprocess(
         image.convert("RGB"), size={"height": height, "width": width}, return_tensors="np"
     )["pixel_values"][0]

@@ -1,4 +1,4 @@
-"""The model that generates in this suite, and prompts for it.
+"""The tiny model: the one that generates in this suite, with prompts, and that which is trained.
 
 Ovis2.5's own classes with the released vocabularies (151,936 tokens and 65,536 visual words), a
 narrow language model of six layers and a tower of four: what a step costs then lies, as in the
@@ -9,6 +9,7 @@ random, so the ids below mean nothing; they are those of the released tokenizer 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.tokens import IMAGE_BEGIN_ID, IMAGE_END_ID, VISUAL_ATOM_ID, TokenIds
 
 PATCH_PIXELS = 16
+TEXT_VOCAB, VISUAL_VOCAB = 151936, 65536
 #: Ids below this one are plain text in the released tokenizer.
 NUM_TEXT_IDS = 151643
 TOKEN_IDS = TokenIds(
@@ -45,18 +47,18 @@ class Prompt:
     """int64 [1, 3]."""
 
 
-@lru_cache(maxsize=1)
-def build_model(narrow: bool = False) -> Ovis2_5ForConditionalGeneration:
-    """Build the model in float32; the weights are the same every time.
+def tiny_config(*, narrow: bool = False, **llm_config: Any) -> Ovis2_5Config:
+    """Describe the tiny model.
 
     Args:
         narrow: Make it narrower still, for a quick look.
+        **llm_config: Values of the language model's configuration, in place of those here.
     """
     width = 32 if narrow else 256
-    config = Ovis2_5Config(
+    return Ovis2_5Config(
         llm_config={
             "model_type": "qwen3",
-            "vocab_size": 151936,
+            "vocab_size": TEXT_VOCAB,
             "hidden_size": width,
             "intermediate_size": 3 * width,
             "num_hidden_layers": 2 if narrow else 6,
@@ -65,9 +67,7 @@ def build_model(narrow: bool = False) -> Ovis2_5ForConditionalGeneration:
             "head_dim": width // 4,
             "rope_theta": 1_000_000,
             "max_position_embeddings": 40960,
-            "tie_word_embeddings": False,
-            # Wide enough that the next id depends on the whole context, not on the last id.
-            "initializer_range": 0.2,
+            **llm_config,
         },
         vit_config={
             "hidden_size": 144,
@@ -75,9 +75,24 @@ def build_model(narrow: bool = False) -> Ovis2_5ForConditionalGeneration:
             "num_hidden_layers": 1 if narrow else 4,
             "num_attention_heads": 2,
         },
-        visual_vocab_size=1024 if narrow else 65536,
-        initializer_range=0.1,
+        visual_vocab_size=1024 if narrow else VISUAL_VOCAB,
     )
+
+
+@lru_cache(maxsize=1)
+def build_model(narrow: bool = False) -> Ovis2_5ForConditionalGeneration:
+    """Build the model in float32; the weights are the same every time.
+
+    Args:
+        narrow: Make it narrower still, for a quick look.
+    """
+    config = tiny_config(
+        narrow=narrow,
+        tie_word_embeddings=False,
+        # Wide enough that the next id depends on the whole context, not on the last id.
+        initializer_range=0.2,
+    )
+    config.initializer_range = 0.1
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Ovis2_5ForConditionalGeneration(config)

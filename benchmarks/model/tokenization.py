@@ -56,9 +56,9 @@ def build(seed: int, *, turns: Sequence[int], grids: Sequence[Grid], thinking: b
     random = np.random.default_rng(seed)
     conversation = []
     for number, length in enumerate(turns):
-        text = _sentences(random, length)
+        text = random_text(random, length)
         if number % 2 and thinking:
-            text = f"{THINK_OPEN}\n{text}\n{THINK_CLOSE}\n\n{_sentences(random, 20)}"
+            text = f"{THINK_OPEN}\n{text}\n{THINK_CLOSE}\n\n{random_text(random, 20)}"
         if not number:
             text = f"{IMAGE_PLACEHOLDER}\n" * len(grids) + text
         conversation.append({"from": "gpt" if number % 2 else "human", "value": text})
@@ -166,7 +166,8 @@ def _words() -> list[str]:
     return ["".join(random.choice(list(LETTERS), length, p=share)) for length in lengths]
 
 
-def _sentences(random: np.random.Generator, num_words: int) -> str:
+def random_text(random: np.random.Generator, num_words: int) -> str:
+    """Draw words of our language, with full stops."""
     # Few words are frequent and most are rare, as in any language.
     ranks = np.minimum(random.zipf(1.3, num_words) - 1, NUM_WORDS - 1)
     words = [_words()[rank] for rank in ranks]
