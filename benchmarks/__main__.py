@@ -4,6 +4,7 @@
     python -m benchmarks model --only P1,C1          some goals
     python -m benchmarks model --smoke               small sizes, one round: does it work?
     python -m benchmarks training --only S1          a million samples to packed rows
+    python -m benchmarks training --only T1,T3       whole trainings of equal batches, side by side
     python -m benchmarks data --only D2 --no-scale   the suite's table alone
     python -m benchmarks data --only scale,extract   whole validations by size, and extraction
 
@@ -18,20 +19,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
+from benchmarks.goals import Goal
 from benchmarks.machine import Machine
 from benchmarks.report import json_lines, table
 from benchmarks.suite import Case, Row, Settings, run_case
 
-if TYPE_CHECKING:
-    from benchmarks.data.scale_report import Goal
-
 SUITES = ("data", "model", "training")
 #: What `--only` calls the measurements that follow the cases of a suite.
-FOLLOW_UPS = {"data": ("scale", "extract"), "model": (), "training": ()}
+FOLLOW_UPS = {
+    "data": ("scale", "extract"),
+    "model": (),
+    "training": ("T1", "T2", "T3", "T4", "T5", "T6", "plan"),
+}
 SMOKE = Settings(rounds=1, min_seconds=0.0, small=True)
 
 
@@ -56,31 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(options.json, json_lines(rows, machine))
     if rows:
         print(table(rows))
-    goals = _follow_up(options, rows, machine) if FOLLOW_UPS[options.suite] else []
-    return exit_code(rows, goals, strict=options.strict)
+    found, goals = _follow_up(options, rows, machine) if FOLLOW_UPS[options.suite] else ([], [])
+    return exit_code(rows, goals, wrong_of(found), strict=options.strict)
 
 
 def _follow_up(
     options: argparse.Namespace, rows: Sequence[Row], machine: Machine
-) -> Sequence["Goal"]:
-    """Measure by size, print what came of it, and return the goals that are no ratios."""
-    # Imported here: Great Expectations takes seconds, which the cases need not wait for.
-    from benchmarks.data import scale_report  # noqa: PLC0415
-
-    found: list[scale_report.Found] = []
-    steps = scale_report.steps(_follow_ups(options), options.rows, small=options.smoke)
-    for name, measure in steps.items():
+) -> tuple[Sequence[Any], Sequence[Goal]]:
+    """Measure what is no case, print what came of it, and return that and its goals."""
+    # Imported here: Great Expectations and trainers take seconds, which cases need not wait for.
+    follow_up: Any = importlib.import_module(f"benchmarks.{options.suite}.follow_up")
+    found: list[Any] = []
+    for name, measure in follow_up.steps(_follow_ups(options), options).items():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        found.append(measure())
-        _write(
-            options.json, json_lines(rows, machine), scale_report.json_lines(found, [], machine)
-        )
-    goals = scale_report.goals_of(rows, found, small=options.smoke)
-    more = scale_report.json_lines(found, goals, machine)
+        found += measure()
+        lines = follow_up.json_lines(found, [], machine)
+        _write(options.json, json_lines(rows, machine), lines)
+    goals: Sequence[Goal] = follow_up.goals_of(rows, found, machine, small=options.smoke)
+    more = follow_up.json_lines(found, goals, machine)
     _write(options.json, json_lines(rows, machine), more)
     if found or goals:
-        print("\n" * bool(rows) + scale_report.text(found, goals))
-    return goals
+        print("\n" * bool(rows) + follow_up.text(found, goals, machine))
+    return found, goals
 
 
 def _write(path: Path | None, *texts: str) -> None:
@@ -95,11 +95,33 @@ def _follow_ups(options: argparse.Namespace) -> Sequence[str]:
     return [name for name in names if not options.only or name in options.only.split(",")]
 
 
-def exit_code(rows: Sequence[Row], goals: Sequence["Goal"] = (), *, strict: bool) -> int:
+def wrong_of(found: Sequence[Any]) -> list[str]:
+    """Name the trainers whose losses were wrong."""
+    return [
+        f"{one.race}: {one.variant.name} is WRONG ({one.agreement.how})"
+        for one in found
+        if hasattr(one, "agreement") and not one.agreement.equal
+    ]
+
+
+def exit_code(
+    rows: Sequence[Row],
+    goals: Sequence[Goal] = (),
+    wrong: Sequence[str] = (),
+    *,
+    strict: bool,
+) -> int:
     """Return 1 if a result was wrong or, when strict, a goal was missed; name what was wrong."""
-    wrong = [row for row in rows if not row.agreement.equal]
-    for row in wrong:
-        print(f"{row.goal} {row.workload}: {row.variant} is WRONG ({row.agreement.how})")
+    wrong = [
+        *wrong,
+        *(
+            f"{row.goal} {row.workload}: {row.variant} is WRONG ({row.agreement.how})"
+            for row in rows
+            if not row.agreement.equal
+        ),
+    ]
+    for line in wrong:
+        print(line)
     verdicts = [*(row.verdict for row in rows), *(goal.verdict for goal in goals)]
     missed = [verdict for verdict in verdicts if verdict.startswith("MISS")]
     return int(bool(wrong) or (strict and bool(missed)))

@@ -281,6 +281,17 @@ class TrainConfig(PixelLimits):
         return self.nnodes * self.nproc_per_node
 
     @property
+    def row_capacity(self) -> int:
+        """Tokens of a packed row."""
+        return self.pack_length or self.multimodal_max_length
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the order of the data, and of which samples share a row."""
+        own = self.training_arguments.get("data_seed")
+        return self.seed if own is None else int(own)
+
+    @property
     def checkpointed_parts(self) -> tuple[str, ...]:
         """Parts of the model whose blocks are recomputed: "llm", "vit"."""
         vit = self.vit_gradient_checkpointing

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ovis_model.errors import list_examples
-from ovis_model.planning.report import DataPlan, Plan, WorkPlan
+from ovis_model.planning.report import DataPlan, PackingPlan, Plan, WorkPlan
 
 GB = 1e9
 
@@ -65,6 +65,11 @@ def _data(data: DataPlan) -> Iterator[str]:
             f"too long    {len(data.too_long):,} sample(s), which training refuses: "
             f"{list_examples(data.too_long)}"
         )
+    if data.cut or data.reduced:
+        yield (
+            f"fitted      {data.cut:,} sample(s) end early and {data.reduced:,} have fewer pixels "
+            "or frames, by their own limits (`fit`)"
+        )
     if data.without_answer:
         yield (
             f"no answer   {len(data.without_answer):,} sample(s), which training refuses: "
@@ -73,10 +78,15 @@ def _data(data: DataPlan) -> Iterator[str]:
 
 
 def _work(work: WorkPlan, plan: Plan) -> Iterator[str]:
+    items = "samples" if plan.packing is None else "rows"
+    if plan.packing is not None:
+        yield _packing(plan.packing)
     yield (
-        f"work        {work.steps:,} steps of {work.effective_batch_size} samples, "
+        f"work        {work.steps:,} steps of {work.effective_batch_size} {items}, "
         f"{work.epochs:g} epochs, {work.tokens:,} tokens ({work.supervised_tokens:,} learned)"
     )
+    if work.dropped:
+        yield f"dropped     {work.dropped:,} {items} of every epoch, by dataloader_drop_last"
     again = work.executed_flops / work.useful_flops - 1
     recomputed = f", {again:.0%} more with what is computed again" if again else ""
     yield f"arithmetic  {work.useful_flops / 1e12:,.4g} TFLOP{recomputed}"
@@ -85,6 +95,14 @@ def _work(work: WorkPlan, plan: Plan) -> Iterator[str]:
             f"hours       {work.hours:,.3g} if every GPU ({plan.device.name}) reaches 40 % of its "
             f"{plan.device.peak_flops / 1e12:.0f} TFLOP/s, which is an assumption"
         )
+
+
+def _packing(packing: PackingPlan) -> str:
+    return (
+        f"packing     {packing.rows:,} rows of {packing.row_tokens:,} tokens, "
+        f"{packing.rows_per_process:,} per process, {packing.fill:.1%} full, "
+        f"imbalance {packing.imbalance:.3f}"
+    )
 
 
 def _verdict(plan: Plan) -> Iterator[str]:

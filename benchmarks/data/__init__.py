@@ -8,6 +8,7 @@ inspection    D2: what a hundred thousand files are, by their headers and from m
 scale         whole validations of 10,000 to 1,000,000 annotations, each in a process of its own
 throughput    extraction against decoding alone, pictures and frames
 scale_report  the tables of both, and the goals that are no ratios
+follow_up     both, as the command runs them after the cases
 annotations   generated annotations and the pictures they name
 cache         where generated files stay between runs
 """

@@ -76,7 +76,11 @@ def build(seed: int, *, sizes: Sequence[Size] = SIZES) -> Trial:
     return Trial(
         variants={
             "Pillow, SiglipImageProcessor, Python lists": partial(
-                with_stock_parts_only, stock_processor(), build_tokenizer(), pictures, conversations
+                with_stock_parts_only,
+                stock_processor(),
+                build_tokenizer(),
+                pictures,
+                conversations,
             ),
             "ours": partial(ours, dataset),
         },

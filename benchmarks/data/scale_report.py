@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from benchmarks.data.cases import LOOKS
 from benchmarks.data.scale import ROWS, ROWS_SMALL, ScaleRow, in_own_process, measure_validation
 from benchmarks.data.throughput import SMALL, WAYS, Rate, Sizes, measure_rate
+from benchmarks.goals import Goal, goal_table
 from benchmarks.machine import Machine
 from benchmarks.measure import Quartiles
 from benchmarks.report import lay_out
@@ -31,35 +32,6 @@ _SCALE_HEADINGS = (
     *("expectations %", "other %", "cpu us/row", "us/further row", "peak MB", "decoders MB"),
 )
 _RATE_HEADINGS = ("what", "how", "items", "cpu s", "items/cpu s", "of decoding alone")
-_GOAL_HEADINGS = ("goal", "what", "measured", "wanted", "verdict")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A number with a limit.
-
-    Attributes:
-        goal: Its name in the suite.
-        what: What was measured.
-        measured: The number.
-        limit: The highest that is wanted.
-        unit: Of both.
-        applies: Whether the size is the one that the limit is about.
-    """
-
-    goal: str
-    what: str
-    measured: float
-    limit: float
-    unit: str
-    applies: bool = True
-
-    @property
-    def verdict(self) -> str:
-        """PASS or MISS, or nothing where the limit is about another size."""
-        if not self.applies:
-            return ""
-        return "PASS" if self.measured <= self.limit else "MISS"
 
 
 def steps(
@@ -92,7 +64,7 @@ def text(found: Sequence[Found], goals: Sequence[Goal]) -> str:
     if rates:
         parts.append("extract, one decoding process\n" + _rate_table(rates))
     if goals:
-        parts.append("goals that are no ratios\n" + _goal_table(goals))
+        parts.append("goals that are no ratios\n" + goal_table(goals))
     return "\n\n".join(parts)
 
 
@@ -200,17 +172,3 @@ def _rate_table(rates: Sequence[Rate]) -> str:
         for rate in rates
     ]
     return lay_out([_RATE_HEADINGS, *lines])
-
-
-def _goal_table(goals: Sequence[Goal]) -> str:
-    lines = [
-        (
-            goal.goal,
-            goal.what,
-            f"{goal.measured:.2f} {goal.unit}",
-            f"<= {goal.limit:g} {goal.unit}",
-            goal.verdict,
-        )
-        for goal in goals
-    ]
-    return lay_out([_GOAL_HEADINGS, *lines])

@@ -9,6 +9,7 @@ What it does not do is anything slower than that: visual embeddings are put in p
 assignment, not by the loop over tokens that a well-known copy has.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -157,8 +158,8 @@ def _block(
     key = rotate(attention.k_proj(normed).view(heads), *rotation)
     value = attention.v_proj(normed).view(heads)
     parts = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-        own = slice(int(begin.item()), int(end.item()))
+    for begin, end in pairwise(bounds.tolist()):
+        own = slice(begin, end)
         q, k, v = (states[own].transpose(0, 1)[None] for states in (query, key, value))
         parts.append(F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1))
     hidden = hidden + attention.out_proj(torch.cat(parts).reshape(hidden.shape))

@@ -23,11 +23,12 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from benchmarks.measure import PROCESS, cpu_seconds
 from benchmarks.training.reference_data import ReferenceCollator, ReferenceDataset
 from benchmarks.training.reference_model import load_reference
-from benchmarks.training.variants import OPTIMIZER, Variant
+from benchmarks.training.variants import OPTIMIZER, Variant, our_settings
 from benchmarks.training.world import World
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import training
 from ovis_model.training.inputs import read_annotations
+from ovis_model.training.trainer import OvisTrainer
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Epoch:
     """What one epoch took.
 
     Attributes:
-        cpu_seconds: Processor time of the whole, reading samples and the optimizer's step included.
+        cpu_seconds: Processor time of the whole, reading samples and the step included.
         model_seconds: Of it, forward and backward passes.
         wall_seconds: By the clock on the wall.
         loss: Mean over learned tokens, before the optimizer's step.
@@ -60,10 +61,11 @@ class Turns(TrainerCallback):
         self.model_seconds = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Forget the highest resident set so far: loading is not what is measured."""
+        """Say that all is ready, and forget the highest resident set: loading is not measured."""
         ctypes.CDLL(None).malloc_trim(0)
         if (PROCESS / "clear_refs").exists():
             (PROCESS / "clear_refs").write_text("5", encoding="ascii")
+        self._connection.send(None)
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         """Wait for the word."""
@@ -147,11 +149,7 @@ def _train_reference(variant: Variant, world: World, scratch: Path, turns: Turns
 
 def _train_ours(variant: Variant, world: World, scratch: Path, turns: Turns) -> None:
     """Train the way a configuration file is trained on outside the pipeline."""
-    config = TrainConfig.parse(
-        {"ovis_pretrained_path": str(world.base), "logging_steps": 1, **OPTIMIZER}
-        | variant.settings,
-        where=variant.name,
-    )
+    config = TrainConfig.parse(our_settings(variant, world), where=variant.name)
     where = training.Destination(
         output=scratch / "model",
         resume=scratch / "resume",
@@ -159,7 +157,7 @@ def _train_ours(variant: Variant, world: World, scratch: Path, turns: Turns) -> 
         loss_csv=scratch / "loss.csv",
     )
     inputs = read_annotations(world.annotations, world.root)
-    with _in_place_of("OvisTrainer", timed(training.OvisTrainer, turns)):
+    with _in_place_of("OvisTrainer", timed(OvisTrainer, turns)):
         training.train_on(config, inputs, where=where)
 
 

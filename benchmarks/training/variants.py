@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.machine import ROOT
+from benchmarks.training.world import PIXEL_LIMITS, World
 
 #: The same for all: one optimizer step per epoch, at a rate at which losses fall and agree.
 OPTIMIZER: Mapping[str, Any] = {
@@ -106,6 +107,12 @@ class Race:
         return {limit.goal for limit in self.limits}
 
 
+def our_settings(variant: Variant, world: World) -> dict[str, Any]:
+    """Return the training configuration of one of ours."""
+    base = {"ovis_pretrained_path": str(world.base), "logging_steps": 1, **PIXEL_LIMITS}
+    return {**base, **OPTIMIZER, **variant.settings}
+
+
 _PACKED_32 = "ours, packed"
 _PACKED_16 = "ours, packed, bf16"
 _FROZEN = "ours, packed, frozen vision"
@@ -159,9 +166,7 @@ def _frozen() -> Race:
             Variant(_PACKED_32, OURS, PACKED),
             Variant(engine, OURS, {**PACKED, **ZERO_1}, like=_PACKED_32),
             Variant(_FROZEN, OURS, {**PACKED, **FROZEN}, like=_PACKED_32, like_at_first=True),
-            Variant(
-                cached, OURS, {**PACKED, **FROZEN, "cache_visual_tokens": True}, like=_FROZEN
-            ),
+            Variant(cached, OURS, {**PACKED, **FROZEN, "cache_visual_tokens": True}, like=_FROZEN),
         ),
         (
             Limit("T4", _FROZEN, _PACKED_32, "speed", 1.5),
@@ -179,9 +184,7 @@ def _memory() -> Race:
         "checkpointing",
         (
             Variant(padded, OURS, {**PADDED, **CHECKPOINTED}),
-            Variant(
-                "ours, packed, checkpointing", OURS, {**PACKED, **CHECKPOINTED}, like=padded
-            ),
+            Variant("ours, packed, checkpointing", OURS, {**PACKED, **CHECKPOINTED}, like=padded),
         ),
         rounds=1,
     )

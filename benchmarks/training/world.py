@@ -11,6 +11,7 @@ a third learned.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,8 @@ def _write_sample(
 
 
 def _side(patches: int) -> int:
-    return 2 * PATCH * max(1, round(patches / 2 * AREA**0.5)) - SHORT_BY
+    cells: int = max(1, round(patches / 2 * math.sqrt(AREA)))
+    return 2 * PATCH * cells - SHORT_BY
 
 
 def _answer(random: np.random.Generator, num_words: int, *, thinks: bool) -> str:

@@ -15,13 +15,14 @@ MOST_CHANGES = 3
 Attempt = tuple[str, str, TrainConfig]
 
 
-def cheapest_changes(
+def cheapest_changes(  # noqa: PLR0913 - the last four by name
     config: TrainConfig,
     peak_of: Callable[[TrainConfig], int],
     *,
     room: int,
     site: Site,
     presets: Path,
+    longest: int,
 ) -> tuple[list[Change], list[str]]:
     """Find settings that make a training fit, one on top of the other.
 
@@ -34,6 +35,7 @@ def cheapest_changes(
         room: Bytes one process may have.
         site: Where it is.
         presets: Folder of the DeepSpeed configurations.
+        longest: Tokens that a packed row must have room for.
 
     Returns:
         The first `MOST_CHANGES` of them, and the names of those that are needed besides; if all
@@ -44,7 +46,7 @@ def cheapest_changes(
     peak = peak_of(config)
     while peak > room:
         target = peak - WORTH * (peak - room)
-        better = _next_change(_attempts(config, site, presets), target, peak_of)
+        better = _next_change(_attempts(config, site, presets, longest), target, peak_of)
         if better is None:
             break
         (setting, cost, config), peak = better
@@ -65,9 +67,9 @@ def _next_change(
     return None
 
 
-def _attempts(config: TrainConfig, site: Site, presets: Path) -> Iterator[Attempt]:
+def _attempts(config: TrainConfig, site: Site, presets: Path, longest: int) -> Iterator[Attempt]:
     """Yield changes from the cheapest to the dearest."""
-    yield from _for_nothing(config, site, presets)
+    yield from _for_nothing(config, site, presets, longest)
     if set(config.checkpointed_parts) != {"llm", "vit"}:
         yield (
             "gradient_checkpointing: true",
@@ -91,7 +93,9 @@ def _attempts(config: TrainConfig, site: Site, presets: Path) -> Iterator[Attemp
         )
 
 
-def _for_nothing(config: TrainConfig, site: Site, presets: Path) -> Iterator[Attempt]:
+def _for_nothing(
+    config: TrainConfig, site: Site, presets: Path, longest: int
+) -> Iterator[Attempt]:
     stage = _stage(config)
     if site.device == "cuda" and not config.bf16:
         yield (
@@ -106,6 +110,14 @@ def _for_nothing(config: TrainConfig, site: Site, presets: Path) -> Iterator[Att
             f"per_device_train_batch_size: 1, gradient_accumulation_steps: {steps}",
             "smaller batches at a time, the same batch per step",
             _with(config, per_device_train_batch_size=1, gradient_accumulation_steps=steps),
+        )
+    half = config.row_capacity // 2
+    if config.packing and half >= longest:
+        steps = config.gradient_accumulation_steps * 2
+        yield (
+            f"pack_length: {half}, gradient_accumulation_steps: {steps}",
+            "shorter rows, about the same samples per step",
+            _with(config, pack_length=half, gradient_accumulation_steps=steps),
         )
     if stage is None or stage < 2:
         yield from _with_preset(config, presets, "zero2.json", "hardly any time")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from ovis_model.errors import CheckpointError, ConfigError
+from ovis_model.errors import CheckpointError
 from ovis_model.flops import peak_flops
 from ovis_model.modeling.weight_files import find_tensors
 from ovis_model.planning.activations import PaddedBatch, worst_batch
 from ovis_model.planning.changes import cheapest_changes
 from ovis_model.planning.memory import Outline, Site, plan_memory, read_model_config
+from ovis_model.planning.packed import PlannedRows
 from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan
 from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
@@ -92,12 +93,8 @@ def make_plan(
     Raises:
         ConfigError: If the configuration cannot be used.
         CheckpointError: If the base model has no config.json.
+        DataError: If samples are packed and there are too few of them for so many processes.
     """
-    if config.packing:
-        raise ConfigError(
-            "train.packing is true, and packed rows are not planned here yet; plan with packing: "
-            "false, whose batches take more memory and more steps"
-        )
     planner = _Planner(config, data, device, processes)
     memory = planner.memory_of(config)
     sharing = processes if device.kind == "cpu" else 1
@@ -108,12 +105,21 @@ def make_plan(
         room=device.memory_bytes // sharing,
         site=planner.site_of(config),
         presets=presets,
+        longest=planner.longest_sample(config),
     )
     engine = Engine.of(config, hidden_size=1, processes=processes)
     outline = planner.outline_of(config)
+    rows = planner.rows_of(config)
     work = None
     if data is not None:
-        work = plan_work(config, outline, data, processes=processes, peak_flops=device.peak_flops)
+        work = plan_work(
+            config,
+            outline,
+            data,
+            processes=processes,
+            peak_flops=device.peak_flops,
+            num_rows=None if rows is None else len(rows.rows),
+        )
     return Plan(
         base_model=config.ovis_pretrained_path,
         modules=list(outline.modules),
@@ -123,8 +129,9 @@ def make_plan(
         engine=engine.name,
         precision=engine.precision,
         memory=memory,
-        batch=_describe_batch(planner.batch_of(config), measured=data is not None),
+        batch=_describe_batch(planner.batch_of(config), config, measured=data is not None),
         data=None if data is None else plan_data(data, config),
+        packing=None if rows is None else rows.plan(),
         work=work,
         device=device,
         needed_bytes=needed,
@@ -143,11 +150,11 @@ class _Planner:
         self, config: TrainConfig, data: MeasuredData | None, device: DevicePlan, processes: int
     ) -> None:
         self._model = read_model_config(Path(config.ovis_pretrained_path))
-        self._shapes = None if data is None else data.shapes
-        self._cached = 0 if data is None else data.cached_bytes
+        self._data = data
         self._device = device
         self._processes = processes
         self._outlines: dict[tuple[object, ...], Outline] = {}
+        self._rows: dict[int, PlannedRows] = {}
 
     def outline_of(self, config: TrainConfig) -> Outline:
         """Build the model's outline, once for each choice of what learns."""
@@ -156,31 +163,64 @@ class _Planner:
             self._outlines[key] = Outline.of(self._model, config)
         return self._outlines[key]
 
+    def rows_of(self, config: TrainConfig) -> PlannedRows | None:
+        """Pack the samples, once for each length of a row; None if they are not packed."""
+        if self._data is None or not config.packing:
+            return None
+        length = config.row_capacity
+        if length not in self._rows:
+            self._rows[length] = PlannedRows.of(
+                self._data, config, self._model, processes=self._processes
+            )
+        return self._rows[length]
+
+    def longest_sample(self, config: TrainConfig) -> int:
+        """Return the tokens that a packed row must have room for."""
+        if self._data is None:
+            return config.multimodal_max_length
+        return max(one.num_tokens for one in self._data.extents)
+
     def batch_of(self, config: TrainConfig) -> PaddedBatch:
         """Return the micro-batch that memory must be there for."""
-        if self._shapes is None:
-            return batch_at_the_limits(config)
-        return worst_batch(self._shapes, config.per_device_train_batch_size)
+        return max(
+            self._large_batches(config),
+            key=lambda batch: self._memory_of(config, batch).peak_device_bytes,
+        )
+
+    def _large_batches(self, config: TrainConfig) -> list[PaddedBatch]:
+        if self._data is None:
+            return [batch_at_the_limits(config)]
+        rows = self.rows_of(config)
+        if rows is not None:
+            return rows.largest()
+        return [worst_batch(self._data.shapes, config.per_device_train_batch_size)]
 
     def memory_of(self, config: TrainConfig) -> MemoryPlan:
         """Plan the memory of one process."""
-        return plan_memory(
-            config, self.outline_of(config), self.batch_of(config), self.site_of(config)
-        )
+        return self._memory_of(config, self.batch_of(config))
+
+    def _memory_of(self, config: TrainConfig, batch: PaddedBatch) -> MemoryPlan:
+        return plan_memory(config, self.outline_of(config), batch, self.site_of(config))
 
     def site_of(self, config: TrainConfig) -> Site:
         """Describe where it runs."""
-        cached = self._cached if config.cache_encoded_samples else 0
+        cached = 0
+        if self._data is not None and config.cache_encoded_samples:
+            cached = self._data.cached_bytes
         return Site(self._processes, self._device.kind, cached)
 
 
-def _describe_batch(batch: PaddedBatch, *, measured: bool) -> str:
-    rows = len(batch.shape.sequences)
-    source = "the largest that these samples can make" if measured else "no data: at the limits"
-    return (
-        f"{rows} x {batch.longest:,} positions, {batch.patches:,} patches, "
-        f"{batch.shape.num_supervised:,} learned ({source})"
-    )
+def _describe_batch(batch: PaddedBatch, config: TrainConfig, *, measured: bool) -> str:
+    samples = len(batch.shape.sequences)
+    if config.packing:
+        rows = f"a row of {batch.positions:,} positions, {samples} samples"
+        source = "the largest of the rows"
+    else:
+        rows = f"{samples} x {batch.longest:,} positions"
+        source = (
+            "the largest that these samples can make" if measured else "no data: at the limits"
+        )
+    return f"{rows}, {batch.patches:,} patches, {batch.shape.num_supervised:,} learned ({source})"
 
 
 def _warnings(config: TrainConfig, outline: Outline, engine: Engine) -> list[str]:

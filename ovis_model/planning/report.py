@@ -49,6 +49,23 @@ class DataPlan(Report):
     """Samples above multimodal_max_length or text_max_length: training refuses to start."""
     without_answer: list[str]
     """Samples of which nothing is learned: likewise."""
+    cut: int
+    """Samples whose own limit (`fit`) ends their text early."""
+    reduced: int
+    """Samples whose own limit takes pixels or frames."""
+
+
+class PackingPlan(Report):
+    """How samples share rows."""
+
+    rows: int
+    rows_per_process: int
+    row_tokens: int
+    """Room of a row."""
+    fill: float
+    """Share of the room that is taken."""
+    imbalance: float
+    """How much longer an epoch takes because processes wait for the slowest."""
 
 
 class WorkPlan(Report):
@@ -57,6 +74,9 @@ class WorkPlan(Report):
     steps: int
     epochs: float
     effective_batch_size: int
+    """Samples of one step; rows of it where they are packed."""
+    dropped: int
+    """Samples of an epoch, or rows, that `dataloader_drop_last` leaves out."""
     tokens: int
     supervised_tokens: int
     useful_flops: float
@@ -97,6 +117,8 @@ class Plan(Report):
     memory: MemoryPlan
     batch: str
     data: DataPlan | None
+    packing: PackingPlan | None
+    """None without packing, and without data."""
     work: WorkPlan | None
     device: DevicePlan
     needed_bytes: int

@@ -76,6 +76,9 @@ def plan_data(data: MeasuredData, config: TrainConfig) -> DataPlan:
         text_max_length=config.text_max_length,
     )
     lengths = [one.num_tokens for one in data.extents]
+    if config.packing:
+        too_long += _longer_than_a_row(data, config)
+    limits = [sample.fit for sample in data.samples if sample.fit is not None]
     return DataPlan(
         folder=data.folder,
         samples=len(lengths),
@@ -85,16 +88,32 @@ def plan_data(data: MeasuredData, config: TrainConfig) -> DataPlan:
         longest_sample_tokens=max(lengths),
         too_long=too_long,
         without_answer=without_answer,
+        cut=sum(fit.max_tokens is not None for fit in limits),
+        reduced=sum(fit.max_pixels is not None or fit.max_frames is not None for fit in limits),
     )
+
+
+def _longer_than_a_row(data: MeasuredData, config: TrainConfig) -> list[str]:
+    """Name samples that a packed row cannot hold although the other limits allow them."""
+    row = config.row_capacity
+    limits = {True: config.multimodal_max_length, False: config.text_max_length}
+    return [
+        f"{sample.id} ({one.num_tokens} tokens, a row has {row})"
+        for sample, one in zip(data.samples, data.extents, strict=True)
+        if row < one.num_tokens <= limits[one.is_multimodal]
+    ]
 
 
 def batch_at_the_limits(config: TrainConfig) -> PaddedBatch:
     """Make up the micro-batch that the limits allow, for want of data.
 
     Every sample is as long as may be and shows one image as large as may be; the text after it
-    is learned.
+    is learned.  A packed row is full of such samples.
     """
     rows, length = config.per_device_train_batch_size, config.multimodal_max_length
+    if config.packing:
+        length = min(length, config.row_capacity)
+        rows = config.row_capacity // length
     atoms = min(config.single_image_max_pixels // TOKEN_PIXELS, length - NUM_INDICATORS)
     grid = (1, HIDDEN_STRIDE, HIDDEN_STRIDE * max(1, atoms))
     learned = max(1, length - atoms - NUM_INDICATORS)
@@ -110,8 +129,7 @@ def count_steps(config: TrainConfig, num_samples: int, *, processes: int) -> tup
         num_samples: To be trained on.
         processes: That share them.
     """
-    divide = math.floor if config.training_arguments.get("dataloader_drop_last") else math.ceil
-    batches = divide(divide(num_samples / config.per_device_train_batch_size) / processes)
+    batches = _count_batches(config, num_samples, processes=processes)
     per_epoch = max(1, math.ceil(batches / config.gradient_accumulation_steps))
     steps = config.max_steps
     if steps < 1:
@@ -119,13 +137,20 @@ def count_steps(config: TrainConfig, num_samples: int, *, processes: int) -> tup
     return steps, steps / per_epoch
 
 
-def plan_work(
+def _count_batches(config: TrainConfig, num_samples: int, *, processes: int) -> int:
+    """Count the micro-batches of one process in an epoch."""
+    divide = math.floor if config.training_arguments.get("dataloader_drop_last") else math.ceil
+    return divide(divide(num_samples / config.per_device_train_batch_size) / processes)
+
+
+def plan_work(  # noqa: PLR0913 - the last three by name
     config: TrainConfig,
     outline: Outline,
     data: MeasuredData,
     *,
     processes: int,
     peak_flops: float | None,
+    num_rows: int | None = None,
 ) -> WorkPlan:
     """Count steps, tokens, arithmetic and hours.
 
@@ -137,8 +162,12 @@ def plan_work(
         data: What is learned from.
         processes: That train together.
         peak_flops: Of one GPU, FLOP/s; None if unknown.
+        num_rows: Packed rows of an epoch; None where samples are padded.
     """
-    steps, epochs = count_steps(config, len(data.extents), processes=processes)
+    items = len(data.extents) if num_rows is None else num_rows
+    steps, epochs = count_steps(config, items, processes=processes)
+    batches = _count_batches(config, items, processes=processes)
+    taken = batches * config.per_device_train_batch_size * processes
     counter = FlopCounter(outline.config)
     useful = executed = 0
     for shape in data.shapes:
@@ -156,6 +185,7 @@ def plan_work(
         effective_batch_size=config.per_device_train_batch_size
         * config.gradient_accumulation_steps
         * processes,
+        dropped=max(0, items - taken),
         tokens=round(epochs * sum(one.num_tokens for one in data.extents)),
         supervised_tokens=round(epochs * sum(one.num_supervised for one in data.extents)),
         useful_flops=useful * epochs,

@@ -11,7 +11,6 @@ from ovis_model.data.packing import PackedRows, num_tokens, pack, sample_costs
 from ovis_model.errors import DataError, list_examples
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.train_config import TrainConfig
-from ovis_model.training.arguments import data_seed
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ def pack_samples(
         dataset: The samples.
         extents: Of each.
         config: The train section.
-        arguments: Say how many processes there are, and the seed.
+        arguments: Say how many processes there are.
         model: Tells what a sample costs.
 
     Raises:
@@ -75,7 +74,7 @@ def pack_samples(
     """
     if not config.packing:
         return None
-    capacity = config.pack_length or config.multimodal_max_length
+    capacity = config.row_capacity
     too_long = [
         f"{sample.id} ({extent.num_tokens} tokens)"
         for sample, extent in zip(dataset.samples, extents, strict=True)
@@ -91,7 +90,7 @@ def pack_samples(
         sample_costs(extents, model),
         capacity=capacity,
         num_ranks=arguments.world_size,
-        seed=data_seed(arguments),
+        seed=config.data_seed,
     )
     facts = (len(dataset), len(rows), capacity, 100 * rows.fill, rows.imbalance())
     log.info("packing: %d samples in %d rows of %d tokens, %.1f %% full, imbalance %.3f", *facts)
