@@ -58,7 +58,7 @@ bench-model: $(STAMP) ## time and memory of the model's parts against stock ones
 bench-data: $(STAMP) ## time and memory of reading, checking and decoding data, up to a million rows; BENCH as above
 	@python -m benchmarks data $(BENCH)
 
-bench-train: $(STAMP) ## packing of samples into rows of equal work, against best fit by tokens
+bench-train: $(STAMP) ## whole trainings beside the official way of training, on a CPU; packing of a million samples
 	@python -m benchmarks training $(BENCH)
 
 $(STEPS): $(STAMP) ## one step, and whatever it depends on

@@ -108,9 +108,10 @@ def judge(variant: Variant, epochs: Mapping[str, Sequence[Epoch]]) -> Agreement:
     pairs = list(zip(epochs[like], epochs[variant.name], strict=True))
     if variant.like_at_first:
         pairs = pairs[:1]
-    worst = max(abs(mine.loss - theirs.loss) / theirs.loss for theirs, mine in pairs)
+    errors = [abs(mine.loss - theirs.loss) / theirs.loss for theirs, mine in pairs]
     # Written so that a loss that is no number is no agreement.
-    return Agreement(worst <= tolerance, f"error {worst:.0e} of {tolerance:.0e}")
+    equal = all(error <= tolerance for error in errors)
+    return Agreement(equal, f"error {max(errors):.0e} of {tolerance:.0e}")
 
 
 def _complete(variant: Variant, expected: Expected, *, epochs: int) -> Variant:

@@ -20,7 +20,7 @@ from ovis_model.planning.activations import PaddedBatch, worst_batch
 from ovis_model.planning.changes import cheapest_changes
 from ovis_model.planning.memory import Outline, Site, plan_memory, read_model_config
 from ovis_model.planning.packed import PlannedRows
-from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan
+from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan, WorkPlan
 from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
 from ovis_model.train_config import TrainConfig
@@ -110,16 +110,6 @@ def make_plan(
     engine = Engine.of(config, hidden_size=1, processes=processes)
     outline = planner.outline_of(config)
     rows = planner.rows_of(config)
-    work = None
-    if data is not None:
-        work = plan_work(
-            config,
-            outline,
-            data,
-            processes=processes,
-            peak_flops=device.peak_flops,
-            num_rows=None if rows is None else len(rows.rows),
-        )
     return Plan(
         base_model=config.ovis_pretrained_path,
         modules=list(outline.modules),
@@ -132,7 +122,7 @@ def make_plan(
         batch=_describe_batch(planner.batch_of(config), config, measured=data is not None),
         data=None if data is None else plan_data(data, config),
         packing=None if rows is None else rows.plan(),
-        work=work,
+        work=planner.work_of(config),
         device=device,
         needed_bytes=needed,
         margin_bytes=device.memory_bytes - needed,
@@ -201,6 +191,20 @@ class _Planner:
 
     def _memory_of(self, config: TrainConfig, batch: PaddedBatch) -> MemoryPlan:
         return plan_memory(config, self.outline_of(config), batch, self.site_of(config))
+
+    def work_of(self, config: TrainConfig) -> WorkPlan | None:
+        """Count what there is to do; None without data."""
+        if self._data is None:
+            return None
+        rows = self.rows_of(config)
+        return plan_work(
+            config,
+            self.outline_of(config),
+            self._data,
+            processes=self._processes,
+            peak_flops=self._device.peak_flops,
+            num_rows=None if rows is None else len(rows.rows),
+        )
 
     def site_of(self, config: TrainConfig) -> Site:
         """Describe where it runs."""

@@ -49,6 +49,18 @@ def test_a_plan_is_a_table_that_says_whether_it_fits(tree, capsys):
     assert "hours" not in said
 
 
+def test_packed_rows_and_what_an_epoch_leaves_out_are_told(tree, capsys):
+    write_params(tree, packing=True, per_device_train_batch_size=1, pack_length=512)
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    assert "\npacking     " in said
+    assert " rows of 512 tokens, " in said
+    assert " steps of 1 rows, " in said
+    write_params(tree, per_device_train_batch_size=8, dataloader_drop_last=True)
+    assert main(["plan"]) == 0
+    assert "dropped     4 samples of every epoch" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_comes_with_changes_and_hours_with_their_assumption(tree, capsys):
     command = ["plan", "--processes", "2", "--device-memory-gb", "1.0005", "--gpu", "L4"]
     assert main(command) == 0

@@ -10,9 +10,10 @@ from benchmarks.__main__ import exit_code, main
 from benchmarks.data.annotations import annotation_lines
 from benchmarks.data.cases import cases
 from benchmarks.data.scale import PARTS, ScaleRow, measure_validation
-from benchmarks.data.scale_report import Goal, goals_of, json_lines, steps, text
+from benchmarks.data.scale_report import goals_of, json_lines, steps, text
 from benchmarks.data.throughput import SMALL, WAYS, Rate, extract_clips, measure_rate
 from benchmarks.data.video import generated_clip
+from benchmarks.goals import Goal
 from benchmarks.machine import Machine
 from benchmarks.measure import Quartiles, Times
 from benchmarks.suite import Agreement, Row, Target

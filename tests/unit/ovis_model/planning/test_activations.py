@@ -16,6 +16,7 @@ from ovis_model.planning.activations import (
     vit_block_bytes,
     worst_batch,
 )
+from ovis_model.planning.packed import batch_of_row
 from ovis_model.planning.states import Engine
 from ovis_model.tokens import IGNORE_ID, IMAGE_BEGIN_ID, IMAGE_END_ID, VISUAL_ATOM_ID
 from ovis_model.train_config import TrainConfig
@@ -140,6 +141,26 @@ def test_adapters_keep_no_more_than_what_learning_layers_are_planned_to(lora_mod
     planned = count_activations(model.config, shape, Circumstances(engine, learning, (), "cpu"))
     kept = planned.llm + planned.visual + planned.tower * learning.reached("vit")
     assert 0.8 * kept < saved_bytes(model, inputs) < kept
+
+
+def test_a_packed_row_keeps_what_a_padded_batch_of_as_many_positions_does():
+    engine = ENGINES["float32"]
+    model = build(engine)
+    one, shape = batch()
+    row = {
+        "input_ids": one["input_ids"].repeat(1, 2),
+        "labels": one["labels"].repeat(1, 2),
+        "pixel_values": one["pixel_values"].repeat(2, 1),
+        "grid_thws": one["grid_thws"].repeat(2, 1),
+    }
+    # Two samples of different lengths, as they mostly are: they attend one after the other.
+    lengths = [shape.longest + 7, shape.longest - 7]
+    samples = BatchShape(tuple(lengths), (GRID, GRID), 2 * NUM_LEARNED)
+    under = Circumstances(engine, Learning(), checkpointed=(), device="cpu")
+    planned = count_activations(model.config, batch_of_row(samples), under)
+    kept = planned.llm + planned.visual + planned.tower
+    found = saved_bytes(model, {**row, "sequence_lengths": lengths})
+    assert found == pytest.approx(kept, rel=0.05)
 
 
 @pytest.mark.parametrize("checkpointed", [("llm",), ("vit",), ("llm", "vit")], ids="+".join)

@@ -287,6 +287,70 @@ def test_an_outline_knows_how_much_of_the_tower_learns():
     assert outline.trainable == attention + mlp + 4 * 1152  # and two norms
 
 
-def test_packed_rows_are_not_planned_as_if_they_were_padded(world):
-    with pytest.raises(ConfigError, match=r"packed rows are not planned here yet; plan with"):
-        plan_of(world, packing=True, per_device_train_batch_size=1)
+def packed(world, **overrides):
+    settings = {"packing": True, "per_device_train_batch_size": 1, **overrides}
+    return plan_of(world, **settings)
+
+
+def test_packed_rows_are_those_that_training_makes(tmp_path, world):
+    fresh = build_training_world(tmp_path, base=world.base)
+    overrides = {
+        "packing": True,
+        "per_device_train_batch_size": 1,
+        "pack_length": 128,
+        "gradient_accumulation_steps": 2,
+        "max_steps": -1,
+        "num_train_epochs": 2,
+    }
+    config = TrainConfig.parse(fresh.config(**overrides), where="test")
+    plan = plan_of(fresh, **overrides)
+    report = train(config, **fresh.paths())
+    assert (plan.work.steps, plan.work.effective_batch_size) == (report.steps, 2)
+    assert plan.packing.model_dump(include={"rows", "fill", "imbalance"}) == (
+        report.packing.model_dump()
+    )
+    assert plan.packing.row_tokens == 128
+
+
+def test_memory_is_that_of_the_largest_row(world):
+    short, long = (packed(world, pack_length=length) for length in (128, 512))
+    assert long.packing.rows < short.packing.rows
+    assert long.memory.peak_device_bytes > short.memory.peak_device_bytes
+    assert long.batch.startswith("a row of ")
+    shared = packed(world, pack_length=128, processes=3)
+    assert shared.packing.rows == 3 * shared.packing.rows_per_process
+
+
+def test_a_sample_longer_than_a_row_is_named_and_the_others_are_planned(world):
+    longest = plan_of(world).data.longest_sample_tokens
+    plan = packed(world, pack_length=longest - 1)
+    assert plan.data.too_long[0].endswith(f"({longest} tokens, a row has {longest - 1})")
+    assert plan.packing.rows > 0
+
+
+def test_shorter_rows_are_a_change_as_long_as_samples_fit(large):
+    settings = {"packing": True, "pack_length": 32768, "deepspeed": str(PRESETS / "zero2.json")}
+    plan = plan_large(large, memory_gb=180, per_device_train_batch_size=1, **settings)
+    assert plan.packing is None
+    assert plan.batch.startswith("a row of 32,768 positions, 4 samples")
+    assert plan.changes[0].setting == "pack_length: 16384, gradient_accumulation_steps: 16"
+    shortest = plan_large(
+        large, memory_gb=150, per_device_train_batch_size=1, **{**settings, "pack_length": 8192}
+    )
+    assert not any("pack_length" in change.setting for change in shortest.changes)
+
+
+def test_samples_with_limits_of_their_own_are_counted(tmp_path, world):
+    samples = [
+        {**image_sample(0), "fit": {"max_tokens": 12}},
+        {**image_sample(1), "fit": {"max_pixels": 3136}},
+        text_sample(2),
+    ]
+    plan = plan_of(build_training_world(tmp_path, samples=samples, base=world.base))
+    assert (plan.data.cut, plan.data.reduced) == (1, 1)
+
+
+def test_samples_that_are_left_out_of_an_epoch_are_counted(world):
+    dropping = plan_of(world, per_device_train_batch_size=8, dataloader_drop_last=True)
+    assert (dropping.data.samples, dropping.work.dropped) == (20, 4)
+    assert plan_of(world, per_device_train_batch_size=8).work.dropped == 0
