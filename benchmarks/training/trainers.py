@@ -27,6 +27,7 @@ from benchmarks.training.variants import OPTIMIZER, Variant, our_settings
 from benchmarks.training.world import World
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import training
+from ovis_model.training.destination import Destination
 from ovis_model.training.inputs import read_annotations
 from ovis_model.training.trainer import OvisTrainer
 
@@ -150,7 +151,7 @@ def _train_reference(variant: Variant, world: World, scratch: Path, turns: Turns
 def _train_ours(variant: Variant, world: World, scratch: Path, turns: Turns) -> None:
     """Train the way a configuration file is trained on outside the pipeline."""
     config = TrainConfig.parse(our_settings(variant, world), where=variant.name)
-    where = training.Destination(
+    where = Destination(
         output=scratch / "model",
         resume=scratch / "resume",
         metrics_log=scratch / "metrics.jsonl",
