@@ -141,6 +141,9 @@ class TrainConfig(PixelLimits):
     cache_encoded_samples: bool = Field(
         default=False, description="keep encoded samples in memory between epochs"
     )
+    cache_visual_tokens: bool = Field(
+        default=False, description="keep what a frozen vision tower says of each picture"
+    )
 
     @model_validator(mode="before")
     @classmethod

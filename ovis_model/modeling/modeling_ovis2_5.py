@@ -15,12 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    PreTrainedModel,
-    Qwen3ForCausalLM,
-)
-from transformers import initialization as init
+from transformers import DynamicCache, Qwen3ForCausalLM
 from transformers.modeling_utils import slice_logits_to_keep
 
 from ovis_model.modeling.attention import (
@@ -33,10 +28,9 @@ from ovis_model.modeling.attention import (
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.folder_files import find_token_ids
 from ovis_model.modeling.loss import LanguageModelHead, OvisOutput, next_token_targets
-from ovis_model.modeling.modeling_siglip2_navit import PatchEmbedding, PositionEmbedding
+from ovis_model.modeling.pretrained_model import Ovis2_5PreTrainedModel
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
-from ovis_model.modeling.strict_loading import StrictLoading
 from ovis_model.modeling.thinking_budget import budget_arguments, check_budget
 from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
 from ovis_model.tokens import (
@@ -55,35 +49,6 @@ from ovis_model.tokens import (
 MAX_LOGITS_IN_TRAINING = 1 << 19
 #: Parts whose blocks can be recomputed in the backward pass.
 CHECKPOINTED_PARTS = ("llm", "vit")
-
-
-class Ovis2_5PreTrainedModel(StrictLoading, PreTrainedModel):
-    """What transformers needs to know to load, save and initialise the model."""
-
-    config_class = Ovis2_5Config
-    config: Ovis2_5Config
-    base_model_prefix = ""
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["Qwen3DecoderLayer", "Siglip2NavitEncoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = False
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Initialise new weights; the vision embeddings as SigLIP does.
-
-        With one width for all, a patch's content would outweigh its place about 25 times, and a
-        model trained from random weights would learn what it sees long before where.
-        """
-        if isinstance(module, PatchEmbedding | PositionEmbedding):
-            init.normal_(module.weight, std=module.initial_std)
-            if isinstance(module, PatchEmbedding) and module.bias is not None:
-                init.zeros_(module.bias)
-        else:
-            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
 
 class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
@@ -159,21 +124,41 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                 if hasattr(module, "gradient_checkpointing"):
                     setattr(module, "gradient_checkpointing", False)  # noqa: B010 - mypy
 
-    def embed_media(self, pixel_values: Tensor, grid_thws: Tensor) -> Tensor:
+    def embed_media(
+        self,
+        pixel_values: Tensor | None,
+        grid_thws: Tensor | None,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """Embed images and videos.
 
         Args:
             pixel_values: Patches of all media, uint8, or floats in [-1, 1], [num_patches, 768].
             grid_thws: (t, h, w) per medium, int64 [num_media, 3].
+            features: What the tower says of them, if known, [num_tokens, 4 * vit_hidden].
 
         Returns:
             One embedding per 2x2 patches, [num_tokens, hidden].
         """
-        features = self.visual_tokenizer.vit(pixel_values, grid_thws)
-        return embed_features(self.visual_tokenizer, self.vte, features)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.sees_and_learns):
+            if features is None:
+                features = self.visual_tokenizer.vit(pixel_values, grid_thws)
+            return embed_features(self.visual_tokenizer, self.vte, features)
+
+    @property
+    def sees_and_learns(self) -> bool:
+        """Whether anything learns that media pass on their way to the language model."""
+        modules = (self.visual_tokenizer, self.vte)
+        return any(one.requires_grad for module in modules for one in module.parameters())
 
     def merge_multimodal(
-        self, input_ids: Tensor, pixel_values: Tensor | None, grid_thws: Tensor | None
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        grid_thws: Tensor | None,
+        *,
+        visual_features: Tensor | None = None,
+        visual_embeds: Tensor | None = None,
     ) -> Tensor:
         """Embed text and media as one sequence.
 
@@ -181,6 +166,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             input_ids: Ids with expanded visual positions (negative), int64 [batch, seq_len].
             pixel_values: Patches of all media, [num_patches, 768], or None.
             grid_thws: (t, h, w) per medium, int64 [num_media, 3], or None.
+            visual_features: As `embed_media` takes them, instead of media.
+            visual_embeds: What `embed_media` says of them, instead, [num_tokens, hidden].
 
         Returns:
             Embeddings [batch, seq_len, hidden].
@@ -209,14 +196,16 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             rows = first_row + IMAGE_BEGIN_ID - input_ids[indicators]
             embeds[indicators] = self.vte(rows).to(embeds.dtype)
         atoms = input_ids == VISUAL_ATOM_ID
-        if pixel_values is None or grid_thws is None:
+        visual = visual_embeds
+        if visual_features is not None or (pixel_values is not None and grid_thws is not None):
+            visual = self.embed_media(pixel_values, grid_thws, visual_features)
+        if visual is None:
             if atoms.any():
                 raise ValueError(
                     f"input_ids reserve {int(atoms.sum())} visual positions but no pixel_values "
                     "and grid_thws were given"
                 )
             return self._touch_visual_parameters(embeds) if self.training else embeds
-        visual = self.embed_media(pixel_values, grid_thws)
         # DIVERGES(visual-token-count): the reference spreads one visual token over any number.
         if int(atoms.sum()) != len(visual):
             raise ValueError(
@@ -230,8 +219,11 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         """Give text-only batches a zero visual gradient.
 
         Ranks that skip the vision tower crash ZeRO-1/2 and hang ZeRO-3 when another rank has an
-        image: every micro-batch must touch the same parameters.
+        image: every micro-batch must touch the same parameters.  Frozen ones have no gradient,
+        and matter to ZeRO-3 alone, which gathers them.
         """
+        if not (self.sees_and_learns or hasattr(self.vte.weight, "ds_id")):
+            return embeds
         vit = self.config.vit
         cell = vit.hidden_stride
         patches = embeds.new_zeros(cell**2, vit.num_channels * vit.patch_size**2)
@@ -248,6 +240,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         *,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        visual_features: Tensor | None = None,
+        visual_embeds: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -265,6 +259,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             labels: Ids to predict, -100 where nothing is learned, int64 [batch, seq_len].
             position_ids: Positions when they are not 0, 1, 2, ..., int64 [batch, seq_len].
             inputs_embeds: Embeddings instead of ids and media, [batch, seq_len, hidden].
+            visual_features: See `merge_multimodal`; likewise visual_embeds.
+            visual_embeds: See visual_features.
             past_key_values: Key-value cache.
             use_cache: Whether to return a cache.
             logits_to_keep: Compute logits for the last so many positions, or for these; 0 means
@@ -285,7 +281,13 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
-            inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws)
+            inputs_embeds = self.merge_multimodal(
+                input_ids,
+                pixel_values,
+                grid_thws,
+                visual_features=visual_features,
+                visual_embeds=visual_embeds,
+            )
         kwargs.update(
             attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ovis_model.errors import CheckpointError
-from ovis_model.flops import peak_flops
+from ovis_model.flops import count_patches, peak_flops
 from ovis_model.modeling.weight_files import find_tensors
 from ovis_model.planning.activations import PaddedBatch, worst_batch
 from ovis_model.planning.changes import cheapest_changes
@@ -24,6 +24,7 @@ from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan, WorkPlan
 from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.visual_cache import bytes_per_token, choose_kind
 
 #: Keys of the train section that an outline follows from.
 DECIDE_WHAT_LEARNS = (
@@ -211,7 +212,19 @@ class _Planner:
         cached = 0
         if self._data is not None and config.cache_encoded_samples:
             cached = self._data.cached_bytes
+        if config.cache_visual_tokens:
+            cached += self._visual_bytes(config)
         return Site(self._processes, self._device.kind, cached)
+
+    def _visual_bytes(self, config: TrainConfig) -> int:
+        """Count what is kept of every picture; one that comes twice is counted twice."""
+        engine = Engine.of(config, hidden_size=1, processes=self._processes)
+        kind = choose_kind(self.outline_of(config).learning, zero_stage=engine.stage or 0)
+        number = 2 if engine.autocast else engine.weight_bytes
+        shapes = () if self._data is None else self._data.shapes
+        patches = sum(count_patches(shape.grids) for shape in shapes)
+        size = bytes_per_token(kind, self._model, number=number)
+        return patches // self._model.vit.hidden_stride**2 * size
 
 
 def _describe_batch(batch: PaddedBatch, config: TrainConfig, *, measured: bool) -> str:
@@ -231,6 +244,10 @@ def _warnings(config: TrainConfig, outline: Outline, engine: Engine) -> list[str
     """Say what the plan does not know, or what training will stumble over."""
     base = Path(config.ovis_pretrained_path)
     found = _about_adapters(config)
+    if config.cache_visual_tokens:
+        found.append(
+            "cache_visual_tokens: operations and hours are counted as if nothing were kept"
+        )
     try:
         stored = find_tensors(base)
     except CheckpointError as error:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from ovis_model.flops import BatchShape, FlopCounter, peak_flops
+from ovis_model.flops import BatchShape, FlopCounter, Grid, peak_flops
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.visual_tokens import count_visual_tokens
 from ovis_model.training.train_modules import what_learns
@@ -79,6 +79,16 @@ class Throughput:
         self._rows += rows[0]
         self._positions += rows[0] * rows[1]
         self._flops += self._counter.of(shape, learning=self._learning).total
+
+    def leave_out(self, grids: Sequence[Grid], *, tower_alone: bool) -> None:
+        """Take off the work of media that were not looked at again.
+
+        Args:
+            grids: Of the media; nothing that they pass learns.
+            tower_alone: Whether head and table were computed all the same.
+        """
+        work = self._counter.forward((), grids, 0)
+        self._flops -= work.vit_linear + work.vit_attention if tower_alone else work.vision
 
     def since_last_time(self) -> dict[str, float]:
         """Return the rates since this was last asked, and begin anew.

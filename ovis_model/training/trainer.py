@@ -38,7 +38,8 @@ from ovis_model.training.holdout import Holdout
 from ovis_model.training.model_selection import ModelSelection
 from ovis_model.training.packed_rows import PackedDataset, RowSampler
 from ovis_model.training.throughput import Throughput
-from ovis_model.training.train_modules import optimizer_groups
+from ovis_model.training.train_modules import optimizer_groups, what_learns
+from ovis_model.training.visual_cache import DigestingCollator, VisualCache, choose_kind
 
 #: Batches that are sorted by length together when train_sampling_strategy groups by length.
 MEGABATCH_FACTOR = 50
@@ -149,12 +150,26 @@ class OvisTrainer(Trainer):
         self.keep_checkpoints = keep_checkpoints
         self.holdout = holdout
         self.selection = selection
+        #: Set where what the frozen tower says of media may be kept.
+        self.visual_cache: VisualCache | None = None
         self._sample_ids: list[str] = []
         self._module_norms: dict[str, float] = {}
         self._order: EpochSampler | RowSampler | None = None
         self._losses = GroupLosses()
         self._norms = GradientNorms(model)
         self._work = Throughput(model, rates, device=args.device, world_size=args.world_size)
+
+    def keep_visual_tokens(self) -> None:
+        """Look at each medium once, and keep what the model says of it.
+
+        Raises:
+            ConfigError: If that changes while training runs, or ZeRO-3 is used.
+        """
+        num_blocks = self.network.config.vit.num_hidden_layers
+        learning = what_learns(self.rates, num_blocks=num_blocks)
+        kind = choose_kind(learning, zero_stage=zero_stage(self.args))
+        self.visual_cache = VisualCache(self.network, kind, self.accelerator.autocast)
+        self.data_collator = DigestingCollator(self.data_collator)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer that really runs, with one group per learning rate."""
@@ -211,6 +226,9 @@ class OvisTrainer(Trainer):
                 "turn with text, or remove them"
             )
         groups = inputs.pop(LOSS_GROUPS)
+        if self.visual_cache is not None:
+            known = self.visual_cache.fill_in(inputs)
+            self._work.leave_out(known, tower_alone=self.visual_cache.kind == "features")
         result, outputs = super().compute_loss(
             model, {**inputs, "use_cache": False}, True, num_items_in_batch
         )

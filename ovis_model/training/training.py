@@ -166,6 +166,8 @@ def _prepare(
         holdout=_holdout(config, arguments, inputs, processor),
         selection=ModelSelection(config),
     )
+    if config.cache_visual_tokens:
+        trainer.keep_visual_tokens()
     log.info("attention: vit %(vit)s; llm %(llm)s", _attention_in_use(trainer))
     return trainer, extents
 

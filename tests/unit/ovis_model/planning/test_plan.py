@@ -160,6 +160,24 @@ def test_encoded_samples_kept_in_memory_are_planned_for(world):
     assert with_cache - without == kept
 
 
+@pytest.mark.parametrize(
+    ("what", "width"),
+    [({"train_modules": "llm"}, 32), ({"freeze_vision_tower": True}, 4 * 32)],
+)
+def test_what_is_kept_of_pictures_is_counted_and_where_it_is_refused_so_is_the_plan(
+    world, what, width
+):
+    kept, without = (
+        plan_of(world, **what, optim="adamw_torch", cache_visual_tokens=cache)
+        for cache in (True, False)
+    )
+    more = kept.memory.peak_device_bytes - without.memory.peak_device_bytes
+    assert more == kept.data.visual_tokens * width * 4
+    assert "as if nothing were kept" in kept.warnings[0]
+    with pytest.raises(ConfigError, match="the vision tower learns"):
+        plan_of(world, cache_visual_tokens=True)
+
+
 def test_what_learns_is_told_module_by_module(world):
     plan = plan_of(world, train_modules="llm:1e-4|vte", learning_rate=2e-3)
     rates = {module.module: module.learning_rates for module in plan.modules}
