@@ -32,7 +32,12 @@ from ovis_model.modeling.pretrained_model import Ovis2_5PreTrainedModel
 from ovis_model.modeling.prompt_prefix import PromptPrefix
 from ovis_model.modeling.rotary_embedding import Float32RotaryEmbedding
 from ovis_model.modeling.thinking_budget import budget_arguments, check_budget
-from ovis_model.modeling.visual_tokenizer import VisualEmbedding, VisualTokenizer, embed_features
+from ovis_model.modeling.visual_tokenizer import (
+    SeenMedia,
+    VisualEmbedding,
+    VisualTokenizer,
+    embed_features,
+)
 from ovis_model.tokens import (
     IGNORE_ID,
     IMAGE_BEGIN_ID,
@@ -156,9 +161,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         input_ids: Tensor,
         pixel_values: Tensor | None,
         grid_thws: Tensor | None,
-        *,
-        visual_features: Tensor | None = None,
-        visual_embeds: Tensor | None = None,
+        seen: SeenMedia | None = None,
     ) -> Tensor:
         """Embed text and media as one sequence.
 
@@ -166,8 +169,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             input_ids: Ids with expanded visual positions (negative), int64 [batch, seq_len].
             pixel_values: Patches of all media, [num_patches, 768], or None.
             grid_thws: (t, h, w) per medium, int64 [num_media, 3], or None.
-            visual_features: As `embed_media` takes them, instead of media.
-            visual_embeds: What `embed_media` says of them, instead, [num_tokens, hidden].
+            seen: What is known of media already, instead of them.
 
         Returns:
             Embeddings [batch, seq_len, hidden].
@@ -196,9 +198,10 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             rows = first_row + IMAGE_BEGIN_ID - input_ids[indicators]
             embeds[indicators] = self.vte(rows).to(embeds.dtype)
         atoms = input_ids == VISUAL_ATOM_ID
-        visual = visual_embeds
-        if visual_features is not None or (pixel_values is not None and grid_thws is not None):
-            visual = self.embed_media(pixel_values, grid_thws, visual_features)
+        seen = seen or SeenMedia()
+        visual = seen.embeds
+        if seen.features is not None or (pixel_values is not None and grid_thws is not None):
+            visual = self.embed_media(pixel_values, grid_thws, seen.features)
         if visual is None:
             if atoms.any():
                 raise ValueError(
@@ -240,8 +243,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         *,
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        visual_features: Tensor | None = None,
-        visual_embeds: Tensor | None = None,
+        seen: SeenMedia | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -259,8 +261,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             labels: Ids to predict, -100 where nothing is learned, int64 [batch, seq_len].
             position_ids: Positions when they are not 0, 1, 2, ..., int64 [batch, seq_len].
             inputs_embeds: Embeddings instead of ids and media, [batch, seq_len, hidden].
-            visual_features: See `merge_multimodal`; likewise visual_embeds.
-            visual_embeds: See visual_features.
+            seen: What is known of media already, instead of them.
             past_key_values: Key-value cache.
             use_cache: Whether to return a cache.
             logits_to_keep: Compute logits for the last so many positions, or for these; 0 means
@@ -281,21 +282,14 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
-            inputs_embeds = self.merge_multimodal(
-                input_ids,
-                pixel_values,
-                grid_thws,
-                visual_features=visual_features,
-                visual_embeds=visual_embeds,
-            )
+            inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws, seen)
         kwargs.update(
             attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )
         begins = None
         if sequence_lengths is not None:
-            segments = check_packed_row(
-                inputs_embeds, attention_mask, sequence_lengths, self.attention
-            )
+            lengths = sequence_lengths
+            segments = check_packed_row(inputs_embeds, attention_mask, lengths, self.attention)
             begins = segments.bounds[:-1].long()
             kwargs |= packed_arguments(segments, self.llm.config)
         outputs = self.llm.model(

@@ -11,6 +11,8 @@ at a time, mixed into embeddings, and made again in the backward pass.
 Source: AIDC-AI/Ovis2.5-9B, `modeling_ovis2_5.py` (August 2025), `VisualTokenizer`.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +25,19 @@ from ovis_model.tokens import INDICATOR_IDS
 #: Probabilities that exist at a time, in numbers: 384 tokens over the released vocabulary on a
 #: CPU, 1,024 on a GPU, whose matrix products want more rows.
 CHUNK_SIZE = {"cpu": 3 << 23, "cuda": 1 << 26}
+
+
+@dataclass(frozen=True)
+class SeenMedia:
+    """What was computed of a batch's media before, one of the two.
+
+    Attributes:
+        features: The vision tower's output, [num_tokens, 4 * vit_hidden].
+        embeds: Visual embeddings, [num_tokens, hidden].
+    """
+
+    features: Tensor | None = None
+    embeds: Tensor | None = None
 
 
 class VisualTokenizer(nn.Module):

@@ -24,10 +24,9 @@ from ovis_model.errors import ConfigError
 from ovis_model.flops import Grid, Learning
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.visual_tokenizer import SeenMedia
 
 Kind = Literal["embeddings", "features"]
-#: The model's argument for each.
-ARGUMENTS: dict[Kind, str] = {"embeddings": "visual_embeds", "features": "visual_features"}
 #: Entry of a batch: a digest of each medium's pixels and grid.
 MEDIA_DIGESTS = "media_digests"
 
@@ -152,7 +151,8 @@ class VisualCache:
             if digest not in self._kept:
                 self._kept[digest] = self._compute(pixels, grid).cpu()
         states = torch.cat([self._kept[digest].to(device) for digest in digests])
-        inputs[ARGUMENTS[self.kind]] = states
+        is_whole = self.kind == "embeddings"
+        inputs["seen"] = SeenMedia(embeds=states) if is_whole else SeenMedia(features=states)
         return known
 
     @torch.no_grad()
