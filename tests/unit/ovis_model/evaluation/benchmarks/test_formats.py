@@ -57,6 +57,11 @@ def test_a_box_in_pixels_may_be_given_by_corners_or_as_coco_does(tmp_path, box):
     assert benchmark.mark(benchmark.items[0], "<box>(0.25,0.25),(0.75,0.75)</box>").strict
 
 
+def test_a_box_that_is_missing_is_found_before_any_model_runs(tmp_path):
+    with pytest.raises(DataError, match="item 'a': a true box in pixels and the image's width"):
+        load(tmp_path, [{**ITEM, "box": [1, 1, 3, 3]}], metric="grounding")
+
+
 def test_a_split_may_be_chosen(tmp_path):
     lines = [{**ITEM, "split": "dev"}, {**ITEM, "id": "b", "split": "test"}]
     assert [item.id for item in load(tmp_path, lines, split="test").items] == ["b"]

@@ -1,5 +1,6 @@
 """Tables of VLMEvalKit: every way they show pictures, and every way they can be broken."""
 
+import hashlib
 import json
 import os
 import tracemalloc
@@ -39,6 +40,7 @@ def test_a_picture_is_read_from_its_cell_when_it_is_wanted(tmp_path):
     assert colour_of(benchmark, second) == [(0, 0, 255)]
     assert colour_of(benchmark, first) == [(255, 0, 0)]
     assert benchmark.source_of("1#0") == png("red")
+    assert benchmark.media.sha256("1#0") == hashlib.sha256(png("red")).hexdigest()
     assert benchmark.prompt(first).text.startswith("<image>\nWhich colour?\nA. red\nB. blue\n")
 
 
