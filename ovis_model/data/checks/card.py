@@ -11,24 +11,20 @@ The pictures are decoded here, in this process: give only samples that passed in
 """
 
 import base64
-import hashlib
-import heapq
 import html
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 from PIL import Image
 
 from ovis_model.config import FrameSampling
-from ovis_model.data.checks.label_mask import Piece, mask_by_turn, visible
+from ovis_model.data.checks.label_mask import Piece, mask_by_turn
+from ovis_model.data.checks.pages import MAX_SAMPLES, page_environment
 from ovis_model.data.checks.statistics import (
     FEATURES,
     KINDS,
@@ -46,8 +42,6 @@ from ovis_model.errors import DataError
 from ovis_model.processing.frame_sampling import sample_frame_indices
 from ovis_model.reports import write_text
 
-#: Samples of the sheet.
-MAX_SAMPLES = 24
 #: Pictures shown per sample, such as frames of a video.
 MAX_PICTURES = 8
 #: Example ids shown per finding.
@@ -56,8 +50,6 @@ MAX_EXAMPLES = 5
 MAX_MARKS = 32
 #: Longest side of a picture, in pixels.
 THUMBNAIL_PIXELS = 160
-#: A text is cut after so many characters: a turn may be a whole book.
-MAX_CHARACTERS = 2000
 
 _NUMBER = r"\s*(\d*\.?\d+)\s*"
 _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
@@ -139,40 +131,6 @@ class CardSample:
     part: str
     media_root: Path
     mask: Sequence[Piece] | None = None
-
-
-def choose_samples(
-    kinds: Iterable[tuple[str, str]], *, limit: int = MAX_SAMPLES, seed: int = 0
-) -> list[int]:
-    """Choose samples for the sheet: as many of each kind as there is room for.
-
-    Which ones depends on their ids and the seed alone, not on their order or number, so that
-    the sheet of a growing dataset changes little.  Memory is bounded.
-
-    Args:
-        kinds: Id and kind of every sample.
-        limit: Most samples to choose.
-        seed: Another seed chooses others.
-
-    Returns:
-        Places among the samples, in ascending order.
-
-    Example:
-        >>> choose_samples([("a", "text"), ("b", "text"), ("c", "image")], limit=2)
-        [0, 2]
-    """
-    kept: dict[str, list[tuple[int, int]]] = {}
-    for place, (sample_id, kind) in enumerate(kinds):
-        digest = hashlib.sha256(f"{seed}:{sample_id}".encode("utf-8", "surrogatepass")).digest()
-        # Negative, as Python's heaps give the smallest: the one with the largest rank leaves.
-        entry = (-int.from_bytes(digest[:8], "big"), -place)
-        heap = kept.setdefault(kind, [])
-        (heapq.heappush if len(heap) < limit else heapq.heappushpop)(heap, entry)
-    queues = {kind: sorted(heap, reverse=True) for kind, heap in sorted(kept.items())}
-    in_turn = (
-        -queue[turn][1] for turn in range(limit) for queue in queues.values() if turn < len(queue)
-    )
-    return sorted(place for place, _ in zip(in_turn, range(limit), strict=False))
 
 
 def write_card(path: Path, *, samples: Sequence[CardSample], summary: CardSummary) -> None:
@@ -366,34 +324,12 @@ def _place(mark: tuple[str, list[float]], width: int, height: int) -> _Mark:
 
 def _render(page: str, **values: Any) -> str:
     defaults = {"summary": None, "kinds": KINDS, "features": FEATURES, "reasons": REASONS}
-    limits = {"max_characters": MAX_CHARACTERS, "max_examples": MAX_EXAMPLES}
-    helpers = {"bars": _bars, "pairs": _pairs, **limits}
-    return _template().render(page=page, **{**defaults, **helpers, **values})
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("ovis_model.data.checks", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
+    helpers = {"bars": _bars, "pairs": _pairs, "max_examples": MAX_EXAMPLES}
+    return (
+        page_environment()
+        .get_template("card.html.j2")
+        .render(page=page, **{**defaults, **helpers, **values})
     )
-    environment.filters["clip"] = _clip
-    return environment.get_template("card.html.j2")
-
-
-def _finalize(value: Any) -> Any:
-    """Show what hides in a text; what macros made is markup and stays as it is."""
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return visible(value) if is_text else value
-
-
-def _clip(text: str, limit: int) -> str:
-    hidden = len(text) - limit
-    return f"{text[:limit]} … and {hidden:,} more characters" if hidden > 0 else text
 
 
 def _pairs(names: Sequence[str], counts: Mapping[str, int]) -> list[tuple[str, int]]:

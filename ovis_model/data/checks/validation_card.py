@@ -9,11 +9,11 @@ from ovis_model.data.checks.card import (
     CardSample,
     CardSummary,
     Finding,
-    choose_samples,
     write_card,
 )
 from ovis_model.data.checks.label_mask import Piece
 from ovis_model.data.checks.lengths import LengthMeter, LengthRules
+from ovis_model.data.checks.pages import choose_samples
 from ovis_model.data.checks.statistics import Histogram, Statistics, count_thought_characters
 from ovis_model.data.checks.summary import Judged
 from ovis_model.data.checks.text_facts import KINDS

@@ -14,15 +14,14 @@ from PIL import Image
 
 from ovis_model.data.checks.card import (
     MAX_PICTURES,
-    MAX_SAMPLES,
     CardSample,
     CardSummary,
     Finding,
-    choose_samples,
     write_card,
     write_sample_page,
 )
 from ovis_model.data.checks.label_mask import Piece, mask_of
+from ovis_model.data.checks.pages import MAX_SAMPLES, choose_samples
 from ovis_model.data.checks.statistics import Histogram, Lengths, Statistics, describe
 from ovis_model.data.reasons import REASONS
 from ovis_model.data.schema import parse_sample
