@@ -13,7 +13,7 @@ from ovis_model.training.report import TrainJob, TrainReport
 from tasks._dvc import reproduce
 from tasks._launch import run_training
 from tasks._nodes import Node, this_node
-from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT
+from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT, TRAIN_XRAY
 from tasks.params import Params
 
 
@@ -34,6 +34,7 @@ def run(params: Params) -> None:
         metrics_log=RESUME / f"{digest}.metrics.jsonl",
         report=TRAIN_REPORT,
         loss_csv=TRAIN_LOSS,
+        xray=TRAIN_XRAY,
         inputs_digest=digest,
     )
     if node.number:
@@ -68,7 +69,7 @@ def _train(
         )
         report = TrainReport.read(TRAIN_REPORT)
         tracked.log_metrics(summary_metrics(report), step=report.steps)
-        for path in (TRAIN_REPORT, TRAIN_LOSS, MODEL / "train_config.json"):
+        for path in (TRAIN_REPORT, TRAIN_LOSS, TRAIN_XRAY, MODEL / "train_config.json"):
             tracked.log_artifact(path)
     job_file.unlink()
     job.metrics_log.unlink(missing_ok=True)

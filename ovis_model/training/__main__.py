@@ -61,6 +61,7 @@ def run_job(job: TrainJob, *, where: str) -> None:
         resume=job.resume,
         metrics_log=job.metrics_log,
         loss_csv=job.loss_csv,
+        xray=job.xray,
         inputs_digest=job.inputs_digest,
     )
     _publish(report, job.report)

@@ -14,6 +14,10 @@ class Destination:
         metrics_log: JSON lines, written while training runs.
         loss_csv: The loss curve, written at the end.
         metrics_before: File with the lines of earlier stages, which come first in the log.
+        xray: Page that tells what was learned and what moved, written at the end.
+        xray_tables: File that keeps its tables for a later stage, or None.
+        xray_before: The file of the stage before.
+        title: What the page calls this training.
         steps_before: Steps of earlier stages; the log counts on from there.
     """
 
@@ -23,3 +27,7 @@ class Destination:
     loss_csv: Path
     metrics_before: Path | None = None
     steps_before: int = 0
+    xray: Path | None = None
+    xray_tables: Path | None = None
+    xray_before: Path | None = None
+    title: str = "training"

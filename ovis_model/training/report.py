@@ -92,6 +92,7 @@ class TrainJob(BaseModel):
     metrics_log: Path
     report: Path
     loss_csv: Path
+    xray: Path | None = None
     inputs_digest: str = ""
 
     def write(self, path: Path) -> None:

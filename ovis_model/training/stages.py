@@ -11,6 +11,7 @@ stands beside the checkpoints until all stages are finished:
     <resume>/stage-1/checkpoints/   while it runs
     <resume>/stage-1/model/         the finished model, in the official layout
     <resume>/stage-1/train.json     its report, written last: from here on it is not run again
+    <resume>/stage-1/xray.json      which weights moved in it
     <resume>/stage-1/metrics.jsonl  the metrics so far, its own and those of earlier stages
 """
 
@@ -34,6 +35,7 @@ from ovis_model.training.report import StageReport, TrainReport
 from ovis_model.training.train_modules import learning_rates
 
 MODEL, REPORT, CURVE, METRICS = "model", "train.json", "train_loss.csv", "metrics.jsonl"
+TABLES = "xray.json"
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +133,10 @@ def _stage(
             loss_csv=folder / CURVE,
             metrics_before=earlier[-1] / METRICS if earlier else None,
             steps_before=steps_before,
+            xray=where.xray if is_last else None,
+            xray_tables=None if is_last else folder / TABLES,
+            xray_before=earlier[-1] / TABLES if earlier else None,
+            title=f"stage {len(folders)} of {len(whole.stages)}: {whole.stages[len(earlier)]}",
         ),
         recorded=whole if is_last else config,
         lineage=lineage,

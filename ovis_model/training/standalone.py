@@ -50,6 +50,7 @@ def train_standalone(config: TrainConfig, *, where: str) -> tuple[TrainReport, P
             resume=beside / f"resume-{digest[:16]}",
             metrics_log=beside / "metrics.jsonl",
             loss_csv=beside / "train_loss.csv",
+            xray=beside / "train_xray.html",
         ),
         inputs_digest=digest,
     )

@@ -244,12 +244,15 @@ def rates_by_module(model: nn.Module, rates: Mapping[str, float]) -> dict[tuple[
     counts: dict[tuple[str, float], int] = {}
     for name, parameter in model.named_parameters():
         if name in rates:
-            module = next(
-                (label for label in REPORTED if name.startswith(MODULES[label])), "other"
-            )
-            key = (f"{module} adapters" if is_adapter(name) else module, rates[name])
+            key = (module_of(name), rates[name])
             counts[key] = counts.get(key, 0) + math.prod(full_shape(parameter))
     return counts
+
+
+def module_of(name: str) -> str:
+    """Return the reported module that a parameter is of, and whether of its adapters."""
+    module = next((label for label in REPORTED if name.startswith(MODULES[label])), "other")
+    return f"{module} adapters" if is_adapter(name) else module
 
 
 def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:

@@ -52,6 +52,7 @@ from ovis_model.training.train_modules import (
     rates_by_module,
 )
 from ovis_model.training.trainer import OvisTrainer
+from ovis_model.training.xray import write_xray
 
 CSV_COLUMNS = ("step", "loss", "learning_rate", "grad_norm")
 
@@ -66,6 +67,7 @@ def train(  # noqa: PLR0913 - every path is given by name
     resume: Path,
     metrics_log: Path,
     loss_csv: Path,
+    xray: Path | None = None,
     inputs_digest: str = "",
 ) -> TrainReport:
     """Train on what the extract step wrote.
@@ -77,6 +79,7 @@ def train(  # noqa: PLR0913 - every path is given by name
         resume: Folder of checkpoints that belong to these inputs alone.
         metrics_log: File that gets a JSON line per logging step.
         loss_csv: File that gets the loss curve.
+        xray: Page that tells what was learned and what moved.
         inputs_digest: Names the inputs; travels in the model folder's lineage.json.
 
     Returns:
@@ -89,7 +92,7 @@ def train(  # noqa: PLR0913 - every path is given by name
         TrainingError: If the result must not be used.
     """
     inputs = read_extracted(data)
-    where = Destination(output, resume, metrics_log, loss_csv)
+    where = Destination(output, resume, metrics_log, loss_csv, xray=xray)
     return train_on(config, inputs, where=where, inputs_digest=inputs_digest)
 
 
@@ -120,6 +123,7 @@ def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) ->
     if is_main_process():
         digests = {"data_digest": inputs.digest, "inputs_digest": inputs_digest}
         lineage = {**stage.lineage, **digests}
+        write_xray(trainer, weights, Path(config.ovis_pretrained_path), where)
         _save(stage, trainer, processor, weights, lineage=lineage)
         write_text(where.loss_csv, _loss_curve(trainer.state.log_history))
         shutil.rmtree(where.resume, ignore_errors=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ovis_model.data.checks.label_mask import visible
@@ -18,6 +18,8 @@ from ovis_model.data.checks.label_mask import visible
 MAX_SAMPLES = 24
 #: A text is cut after so many characters: a turn may be a whole book.
 MAX_CHARACTERS = 2000
+#: Where the templates are that pages share.
+TEMPLATES = "ovis_model.data.checks"
 
 
 def choose_samples(
@@ -55,10 +57,11 @@ def choose_samples(
 
 
 @cache
-def page_environment() -> Environment:
-    """Return the templates of this folder, with everything escaped."""
+def page_environment(package: str = TEMPLATES) -> Environment:
+    """Return the templates of a package, and those shared here, with everything escaped."""
+    places = dict.fromkeys((package, TEMPLATES))
     environment = Environment(
-        loader=PackageLoader("ovis_model.data.checks", package_path=""),
+        loader=ChoiceLoader([PackageLoader(place, package_path="") for place in places]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
