@@ -7,6 +7,7 @@
     │   └── PlaceholderError    text and media of one sample disagree
     ├── CheckpointError         a model directory is missing something or does not fit
     ├── TrainingError           training ran but its result must not be used
+    │   └── OutOfMemoryError    a step did not fit; the next start takes less at a time
     ├── GateError               two evaluation reports cannot be compared
     └── StageError              a process that ran a step ended with an error
 
@@ -48,6 +49,10 @@ class CheckpointError(OvisError):
 
 class TrainingError(OvisError):
     """Training ran, but its result must not be used."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A step did not fit into memory; the next start goes on with a smaller micro-batch."""
 
 
 class GateError(OvisError):

@@ -85,6 +85,9 @@ class TrainConfig(PixelLimits):
     max_steps: int = Field(default=-1, description="optimizer steps; -1 follows the epochs")
     per_device_train_batch_size: int = Field(default=1, gt=0)
     gradient_accumulation_steps: int = Field(default=8, gt=0)
+    auto_micro_batch: bool = Field(
+        default=True, description="answer a lack of memory with half the samples at a time"
+    )
     packing: bool = Field(
         default=False, description="a micro-batch is one row of whole samples, without padding"
     )

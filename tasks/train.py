@@ -1,14 +1,16 @@
 """Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect import task
 
-from ovis_model.errors import ConfigError
+from ovis_model.errors import ConfigError, StageError
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.inputs_digest import inputs_digest
+from ovis_model.training.micro_batch import all_reductions
 from ovis_model.training.report import TrainJob, TrainReport
 from tasks._dvc import reproduce
 from tasks._launch import run_training
@@ -56,16 +58,19 @@ def _train(
     with _mlflow.start_or_find_run(job.inputs_digest, params=job.config) as tracked:
         for name, (source, dataset_digest) in datasets.items():
             tracked.log_dataset_digest(name, dataset_digest, source=source)
-        run_training(
-            job_file,
-            nproc_per_node=config.nproc_per_node,
-            metrics_log=job.metrics_log,
-            on_metrics=lambda record: tracked.log_metrics(
-                {key: value for key, value in record.items() if key != "step"},
-                step=int(record["step"]),
+        until_it_fits(
+            job.resume,
+            lambda: run_training(
+                job_file,
+                nproc_per_node=config.nproc_per_node,
+                metrics_log=job.metrics_log,
+                on_metrics=lambda record: tracked.log_metrics(
+                    {key: value for key, value in record.items() if key != "step"},
+                    step=int(record["step"]),
+                ),
+                lock=RESUME / "train.lock",
+                node=node,
             ),
-            lock=RESUME / "train.lock",
-            node=node,
         )
         report = TrainReport.read(TRAIN_REPORT)
         tracked.log_metrics(summary_metrics(report), step=report.steps)
@@ -75,18 +80,42 @@ def _train(
     job.metrics_log.unlink(missing_ok=True)
 
 
+def until_it_fits(resume: Path, attempt: Callable[[], None]) -> None:
+    """Try again for as long as a lack of memory was answered with a smaller micro-batch.
+
+    Raises:
+        StageError: If an attempt fails for another reason.
+    """
+    while True:
+        before = all_reductions(resume)
+        try:
+            attempt()
+        except StageError:
+            if (now := all_reductions(resume)) == before:
+                raise
+            sys.stdout.write(
+                "training goes on from the last checkpoint with per_device_train_batch_size "
+                f"{now[-1].per_device_train_batch_size}\n"
+            )
+        else:
+            return
+
+
 def _help(job: TrainJob, config: TrainConfig, node: Node) -> None:
     """Start this machine's processes; the first machine writes results and record."""
     name = f"{job.inputs_digest}.node{node.number}"
     job_file = RESUME / f"{name}.job.json"
     job.write(job_file)
-    run_training(
-        job_file,
-        nproc_per_node=config.nproc_per_node,
-        metrics_log=RESUME / f"{name}.metrics.jsonl",  # stays empty
-        on_metrics=lambda _: None,
-        lock=RESUME / f"train.node{node.number}.lock",
-        node=node,
+    until_it_fits(
+        job.resume,
+        lambda: run_training(
+            job_file,
+            nproc_per_node=config.nproc_per_node,
+            metrics_log=RESUME / f"{name}.metrics.jsonl",  # stays empty
+            on_metrics=lambda _: None,
+            lock=RESUME / f"train.node{node.number}.lock",
+            node=node,
+        ),
     )
     job_file.unlink()
 

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ovis_model.errors import ConfigError, OvisError
+from ovis_model.errors import ConfigError, OutOfMemoryError, OvisError
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainJob, TrainReport
 
@@ -42,6 +42,10 @@ def main(arguments: list[str]) -> int:
             run_standalone(TrainConfig.parse(values, where=files[0]), where=files[0])
     except OvisError as error:
         print(f"error: {_which_process()}{error}", file=sys.stderr)
+        if isinstance(error, OutOfMemoryError) and "RANK" not in os.environ:
+            # Nobody waits for this process, and only a new one has all of the memory.
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, "-m", "ovis_model.training", *files])
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted; run it again to go on from the last checkpoint", file=sys.stderr)

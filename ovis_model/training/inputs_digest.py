@@ -13,6 +13,7 @@ from ovis_model.train_config import TrainConfig
 
 #: Keys that say how fast or where, not what: another value may resume the same training.
 NOT_AN_INPUT = {
+    "auto_micro_batch",
     "dataloader_num_workers",
     "logging_steps",
     "master_addr",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ovis_model.errors import ConfigError
 from ovis_model.reports import Report, write_text
+from ovis_model.training.micro_batch import Reduction
 
 
 class ModuleReport(Report):
@@ -78,6 +79,8 @@ class TrainReport(Report):
     stages: list[StageReport] = Field(default_factory=list)
     """If there were several: steps, epochs and first loss above are those of all together, the
     rest is the last one's."""
+    micro_batch_reductions: tuple[Reduction, ...] = ()
+    """What was done about a lack of memory; the samples of a step stayed the same."""
 
 
 class TrainJob(BaseModel):

@@ -192,5 +192,8 @@ def _join_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> TrainR
             "epochs": round(sum(stage.epochs for stage in stages), 4),
             "first_loss": stages[0].first_loss,
             "stages": stages,
+            "micro_batch_reductions": tuple(
+                reduction for report in reports for reduction in report.micro_batch_reductions
+            ),
         }
     )

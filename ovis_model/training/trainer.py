@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,14 @@ class EpochSampler(Sampler[int]):
         return [index for i in [*mixed, *range(whole, len(batches))] for index in batches[i]]
 
 
+class BatchInWork(NamedTuple):
+    """The newest micro-batch, for messages; `rows` is [rows, positions]."""
+
+    sample_ids: list[str]
+    num_tokens: int
+    rows: torch.Size
+
+
 class OvisTrainer(Trainer):
     """Trains an Ovis2.5 model on conversations.
 
@@ -152,7 +160,10 @@ class OvisTrainer(Trainer):
         self.selection = selection
         #: Set where what the frozen tower says of media may be kept.
         self.visual_cache: VisualCache | None = None
-        self._sample_ids: list[str] = []
+        self.in_work = BatchInWork([], 0, torch.Size((0, 0)))
+        #: Samples per process that are sorted by length together; a micro-batch that had to
+        #: become smaller must not change the order of an epoch.
+        self.group_by: int = args.per_device_train_batch_size
         self._module_norms: dict[str, float] = {}
         self._order: EpochSampler | RowSampler | None = None
         self._losses = GroupLosses()
@@ -191,7 +202,7 @@ class OvisTrainer(Trainer):
             self.lengths,
             seed=data_seed(self.args),
             shuffle=strategy != "sequential",
-            batch_size=self._train_batch_size * self.args.world_size
+            batch_size=self.group_by * self.args.world_size
             if strategy == "group_by_length"
             else None,
         )
@@ -217,8 +228,10 @@ class OvisTrainer(Trainer):
             TrainingError: Naming the samples, if nothing in the batch is learned or the loss is
                 no number.
         """
-        self._sample_ids = inputs.pop(SAMPLE_IDS)
-        self._work.add(inputs.pop(NUM_TOKENS), inputs.pop(SHAPE), rows=inputs["input_ids"].shape)
+        batch = self.in_work = BatchInWork(
+            inputs.pop(SAMPLE_IDS), inputs.pop(NUM_TOKENS), inputs["input_ids"].shape
+        )
+        self._work.add(batch.num_tokens, inputs.pop(SHAPE), rows=batch.rows)
         # DIVERGES(nothing-to-learn): the reference writes a line to its log and trains on NaN.
         if inputs.pop(NUM_SUPERVISED) == 0:
             raise TrainingError(
@@ -271,7 +284,9 @@ class OvisTrainer(Trainer):
         return super().get_batch_samples(self._work.waiting_for(epoch_iterator), *args)
 
     def _place(self) -> str:
-        return f"step {self.state.global_step + 1}, samples {list_examples(self._sample_ids)}"
+        return (
+            f"step {self.state.global_step + 1}, samples {list_examples(self.in_work.sample_ids)}"
+        )
 
     def floating_point_ops(self, _inputs: Mapping[str, Any]) -> int:
         """Skip the count: it walks over all modules in every step and nothing reads it."""

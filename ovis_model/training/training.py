@@ -40,8 +40,10 @@ from ovis_model.training.environment import (
 )
 from ovis_model.training.holdout import Holdout
 from ovis_model.training.inputs import TrainingInputs, read_extracted
+from ovis_model.training.micro_batch import reduced, reductions
 from ovis_model.training.model_selection import ModelSelection, check_holdout
 from ovis_model.training.optimizer_state import running_groups
+from ovis_model.training.out_of_memory import answering_out_of_memory
 from ovis_model.training.packed_rows import PackedDataset, pack_samples
 from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
 from ovis_model.training.stages import Stage, run_stages
@@ -100,6 +102,8 @@ def train_on(
     config: TrainConfig, inputs: TrainingInputs, *, where: Destination, inputs_digest: str = ""
 ) -> TrainReport:
     """Train on samples that are already read; `train` says what may go wrong."""
+    for one in config.stage_configs():
+        check_holdout(one, inputs.holdout)
     with process_group():
         return run_stages(
             config, where, lambda stage: _train_stage(stage, inputs, inputs_digest=inputs_digest)
@@ -107,8 +111,9 @@ def train_on(
 
 
 def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) -> TrainReport:
-    config, where = stage.config, stage.where
-    check_holdout(config, inputs.holdout)
+    # No process gets to a step, and so to a new decision, before all of them have read these.
+    where, found = stage.where, reductions(stage.where.resume)
+    config = reduced(stage.config, found)
     arguments = training_arguments(config, resume=where.resume)
     if arguments.deepspeed is not None:
         join_deepspeed()
@@ -116,9 +121,12 @@ def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) ->
         pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
     )
     trainer, extents = _prepare(config, arguments, inputs, processor, where)
-    _run(trainer, where.resume)
+    trainer.group_by = stage.config.per_device_train_batch_size
+    with answering_out_of_memory(config, trainer, where.resume):
+        _run(trainer, where.resume)
     trainer.load_best()
     report = _report(config, trainer, inputs, extents)
+    report = report.model_copy(update={"micro_batch_reductions": tuple(found)})
     weights = trainer.gathered_weights()
     if is_main_process():
         digests = {"data_digest": inputs.digest, "inputs_digest": inputs_digest}

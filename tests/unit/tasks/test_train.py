@@ -2,10 +2,11 @@
 
 import pytest
 
-from ovis_model.errors import ConfigError
+from ovis_model.errors import ConfigError, StageError
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.micro_batch import Reduction, all_reductions, remember
 from tasks import train
-from tasks.train import dataset_digests, inputs_digest
+from tasks.train import dataset_digests, inputs_digest, until_it_fits
 
 
 @pytest.fixture
@@ -56,3 +57,35 @@ def test_a_missing_base_model_says_that_nothing_is_downloaded():
     config = TrainConfig(ovis_pretrained_path="AIDC-AI/Ovis2.5-2B")
     with pytest.raises(ConfigError, match=r"no folder 'AIDC-AI/Ovis2\.5-2B'; nothing is "):
         dataset_digests(config)
+
+
+def a_reduction(size: int) -> Reduction:
+    return Reduction(
+        step=1, process=0, per_device_train_batch_size=size, gradient_accumulation_steps=2
+    )
+
+
+def test_training_is_tried_again_as_long_as_micro_batches_become_smaller(tmp_path, capsys):
+    attempts = []
+
+    def attempt():
+        attempts.append(len(all_reductions(tmp_path)))
+        if len(attempts) < 3:
+            remember(tmp_path / "stage-1" / "checkpoints", a_reduction(8 // len(attempts)))
+            raise StageError("out of memory")
+
+    until_it_fits(tmp_path, attempt)
+    assert attempts == [0, 1, 2]
+    assert "goes on from the last checkpoint with per_device_train_batch_size 4\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_another_failure_is_not_tried_again(tmp_path):
+    remember(tmp_path, a_reduction(4))  # of an earlier start
+
+    def attempt():
+        raise StageError("no such file")
+
+    with pytest.raises(StageError, match="no such file"):
+        until_it_fits(tmp_path, attempt)

@@ -36,6 +36,7 @@ HERE = "tests/unit/ovis_model/training"
 
 #: Keys whose proof is another file's: the test that sets the key and sees the change.
 ELSEWHERE = {
+    "auto_micro_batch": f"{HERE}/test_out_of_memory.py::test_where_nothing_can_be_halved_a_",
     "early_stopping_patience": f"{HERE}/test_model_selection.py::test_patience_survives_an_",
     "early_stopping_threshold": f"{HERE}/test_model_selection.py::test_patience_survives_an_",
     "eval_steps": f"{HERE}/test_model_selection.py::test_the_holdout_is_measured_when_the_",
