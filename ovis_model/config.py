@@ -252,6 +252,9 @@ class EvaluateConfig(ThinkingConfig):
     do_sample: bool = False
     temperature: float = Field(default=0.6, gt=0)
     seed: int = 0
+    contamination: bool = Field(
+        default=True, description="look for the benchmarks' items in the training data"
+    )
 
 
 class GateConfig(StepConfig):

@@ -34,11 +34,6 @@ STARTED = {
 LIBRARY_ONLY = {
     "ovis_model/data/annotations/json_schema.py",
     "ovis_model/data/annotations/writing.py",
-    "ovis_model/evaluation/aggregation.py",
-    "ovis_model/evaluation/comparison.py",
-    "ovis_model/evaluation/pairing.py",
-    "ovis_model/evaluation/predictions.py",
-    "ovis_model/evaluation/verdict.py",
 }
 #: Files whose names say nothing about what is in them.
 VAGUE_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}

@@ -1,7 +1,9 @@
 """A model that sits an exam: its checkpoint, its processor, and the items it answers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Self
 
 import torch
@@ -51,6 +53,40 @@ def load_media(benchmark: Benchmark, item: BenchmarkItem, sampling: FrameSamplin
 def _load_picture(benchmark: Benchmark, name: str) -> Image.Image:
     source = benchmark.source_of(name)
     return load_rgb(source, name=name if isinstance(source, bytes) else None)
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item as it goes into the model.
+
+    Attributes:
+        encoded: The prompt.
+        names: Of the media that are shown, as the benchmark calls them.
+        sizes: Width and height of every picture before resizing.
+    """
+
+    encoded: EncodedSample
+    names: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An item, answered.
+
+    Attributes:
+        question: What was asked.
+        settings: How.
+        output: What was generated.
+        latency_s: Seconds that its batch took.
+        batch_rows: Items of the batch.
+    """
+
+    question: Question
+    settings: GenerationSettings
+    output: ParsedOutput
+    latency_s: float
+    batch_rows: int
 
 
 class Candidate:
@@ -103,9 +139,7 @@ class Candidate:
             nn.Module.to(model, "cuda")  # transformers' own `to` hides its signature
         return cls(model, processor, settings, batch_size=batch_size, seed=seed)
 
-    def answer(
-        self, benchmark: Benchmark, on_progress: Callable[[int], object]
-    ) -> list[ParsedOutput]:
+    def answer(self, benchmark: Benchmark, on_progress: Callable[[int], object]) -> list[Answered]:
         """Answer every item, in the benchmark's order.
 
         Args:
@@ -116,16 +150,18 @@ class Candidate:
             DataError: Naming the item whose media cannot be used.
         """
         torch.manual_seed(self._seed)
-        answered: dict[int, ParsedOutput] = {}
+        answered: dict[int, Answered] = {}
         for batch in self._batches(benchmark):
-            prompts = [prompt for _, prompt in batch]
+            prompts = [question.encoded for _, question in batch]
+            start = perf_counter()
             outputs = generate_outputs(self._model, self.processor, prompts, self._settings)
-            for (index, _), output in zip(batch, outputs, strict=True):
-                answered[index] = output
+            seconds = perf_counter() - start
+            for (index, question), output in zip(batch, outputs, strict=True):
+                answered[index] = Answered(question, self._settings, output, seconds, len(batch))
             on_progress(len(batch))
         return [answered[index] for index in range(len(benchmark.items))]
 
-    def _batches(self, benchmark: Benchmark) -> Iterator[Sequence[tuple[int, EncodedSample]]]:
+    def _batches(self, benchmark: Benchmark) -> Iterator[Sequence[tuple[int, Question]]]:
         """Encode items and group those of similar length; each keeps its index."""
         window_size = self._batch_size * BATCHES_PER_WINDOW
         for first in range(0, len(benchmark.items), window_size):
@@ -134,18 +170,20 @@ class Candidate:
                 (first + offset, self._encode(benchmark, item))
                 for offset, item in enumerate(items)
             ]
-            window.sort(key=lambda entry: len(entry[1].input_ids))
+            window.sort(key=lambda entry: len(entry[1].encoded.input_ids))
             for start in range(0, len(window), self._batch_size):
                 yield window[start : start + self._batch_size]
 
-    def _encode(self, benchmark: Benchmark, item: BenchmarkItem) -> EncodedSample:
+    def _encode(self, benchmark: Benchmark, item: BenchmarkItem) -> Question:
         prompt = benchmark.prompt(item)
         # A prompt may show an image twice, or not at all.
         shown = item.model_copy(update={"image": prompt.image})
         media = load_media(benchmark, shown, self.processor.frame_sampling)
-        return self.processor.encode_prompt(
+        encoded = self.processor.encode_prompt(
             [prompt.message],
             images=media.images,
             frames=media.frames,
             enable_thinking=self._settings.enable_thinking,
         )
+        sizes = tuple(picture.size for picture in media.pictures)
+        return Question(encoded, shown.media, sizes)

@@ -72,7 +72,7 @@ def compare(candidate: Run, champion: Run, rules: ComparisonRules) -> Comparison
     _refuse_unknown_names(rules, candidate)
     matches = match_runs(candidate, champion)
     evidence = _weigh(matches, rules)
-    slices = _compare_slices(matches)
+    slices = compare_slices(matches)
     benchmarks = {
         match.name: _compare_one(match, rules, evidence[match.name], slices[match.name])
         for match in matches
@@ -308,7 +308,7 @@ def _compare_one(
     )
 
 
-def _compare_slices(matches: Sequence[Match]) -> dict[str, tuple[SliceComparison, ...]]:
+def compare_slices(matches: Sequence[Match]) -> dict[str, tuple[SliceComparison, ...]]:
     """Test every slice of every benchmark, corrected for the number of all of them."""
     sliced = [
         (match.name, key, len(rows[0]), pair(*rows))

@@ -1,110 +1,132 @@
-"""reports/evaluate.html: scores and a gallery of items, in one file that opens anywhere.
+"""reports/evaluate.html: the scores and a browser of predictions, in one file for any browser.
 
-Pictures are embedded and nothing is loaded from elsewhere.  Whatever comes from data or from a
-model is text to the template, never markup.
+A pure function of stored rows: the same rows give the same page.  Pictures are embedded and
+nothing is loaded from elsewhere.  Whatever comes from data or from a model is text to the
+template, never markup; the one script is the page's own, and the page's policy lets no other run.
 """
 
 import base64
-import io
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from PIL import Image
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from ovis_model.evaluation.benchmarks.benchmark import Benchmark
-from ovis_model.evaluation.item import BenchmarkItem
-from ovis_model.evaluation.scores import EvaluationReport, ModelScore
-from ovis_model.evaluation.scoring.mark import Mark
-from ovis_model.inference.grounding import Box, Point, draw_overlay, parse_grounding
-from ovis_model.inference.thinking import ParsedOutput
+from ovis_model.evaluation.gallery import Exhibit, PicturesOf, choose_rows, show_pictures
+from ovis_model.evaluation.predictions import PredictionRow, Run
+from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.evaluation.summary import Sources
+from ovis_model.evaluation.timing import Timing
 
-#: Items shown per benchmark; the table counts all of them.
-MAX_EXHIBITS = 24
-#: Pictures shown per item, such as frames of a video.
-MAX_PICTURES = 8
-#: Longest side of a picture, in pixels.
-THUMBNAIL_PIXELS = 112
-GAP_PIXELS = 4
-#: Boxes drawn per answer; a random model writes anything.
-MAX_MARKS = 8
-TRUTH_COLOUR, TUNED_COLOUR = "#1a9850", "#d73027"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One model's output for one item, and what it was worth."""
-
-    output: ParsedOutput
-    mark: Mark
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """One item of the gallery, with its pictures as the tuned model saw them."""
-
-    item: BenchmarkItem
-    pictures: Sequence[Image.Image]
-    tuned: Attempt
-    base: Attempt
-
-    @property
-    def thumbnail(self) -> str:
-        """All pictures side by side as a data address; "" if the item has none."""
-        if not self.pictures:
-            return ""
-        shown = [_fit(picture) for picture in self.pictures[:MAX_PICTURES]]
-        marks = list(_marks(self))
-        if marks:
-            shown[0] = draw_overlay(shown[0], marks, width=2)
-        return _data_address(_side_by_side(shown))
-
-    @property
-    def num_hidden_pictures(self) -> int:
-        """Pictures that the strip has no room for."""
-        return max(0, len(self.pictures) - MAX_PICTURES)
+#: A text is cut after so many characters: a thought may be a whole book.
+MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A benchmark and the items of it that are shown."""
+    """A benchmark and the items of it that are shown.
 
-    benchmark: Benchmark
-    exhibits: Sequence[Exhibit]
-
-
-def choose_exhibits(marks: Sequence[Mark], *, limit: int = MAX_EXHIBITS) -> list[int]:
-    """Pick the items to show: wrong ones first, each kind in the benchmark's order.
-
-    Example:
-        >>> right, wrong = Mark(True, 1.0), Mark(False, 0.0)
-        >>> choose_exhibits([right, wrong, right, wrong], limit=3)
-        [1, 3, 0]
+    Attributes:
+        name: Of the benchmark.
+        description: What its file says about it.
+        num_rows: The tuned model's answers, of which some are shown.
+        exhibits: The items.
     """
-    return sorted(range(len(marks)), key=lambda index: marks[index].correct)[:limit]
+
+    name: str
+    description: str
+    num_rows: int
+    exhibits: tuple[Exhibit, ...]
 
 
-def render_html(report: EvaluationReport, galleries: Sequence[Gallery]) -> str:
+def render_html(
+    report: EvaluationReport,
+    sources: Sources,
+    *,
+    pictures_of: PicturesOf,
+    descriptions: Mapping[str, str],
+) -> str:
     """Render the report.
 
     Args:
-        report: The scores.
-        galleries: One per benchmark, with the items to show.
+        report: What `summarise` made of the sources.
+        sources: The runs; a champion, if there is one, is what flips are told against.
+        pictures_of: Gives the pictures of a row.
+        descriptions: What the benchmarks' files say about them, by name.
     """
-    return _template().render(
-        report=report,
-        galleries=galleries,
-        protocol=_protocol_rows(report.protocol),
-        bar=_bar,
-        truth_colour=TRUTH_COLOUR,
-        tuned_colour=TUNED_COLOUR,
+    script = _environment().get_template("report.js.j2").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            galleries=[
+                _gallery(name, sources, pictures_of, descriptions.get(name, ""))
+                for name in report.benchmarks
+            ],
+            rival=_rival(sources),
+            protocol=_rows(report.protocol),
+            conditions=_rows(report.conditions),
+            provenance=_rows(sources.tuned.record.provenance),
+            timings=_timings(sources),
+            script=Markup(script),
+            script_digest=digest,
+        )
     )
 
 
+def _gallery(name: str, sources: Sources, pictures_of: PicturesOf, description: str) -> Gallery:
+    rows = sources.tuned.rows[name]
+    others = {
+        role: _by_key(run, name)
+        for role, run in (
+            ("base", sources.base),
+            ("champion", sources.champion),
+            ("thinking off", sources.thinking_off),
+        )
+        if run is not None
+    }
+    rival = _rival(sources)
+    exhibits = []
+    for row in choose_rows(rows, others[rival]):
+        pictures, num_hidden = show_pictures(pictures_of(row), row)
+        answers = {role: keyed[row.key] for role, keyed in others.items() if row.key in keyed}
+        exhibits.append(Exhibit(row, answers, rival, pictures, num_hidden))
+    return Gallery(name, description, len(rows), tuple(exhibits))
+
+
+def _rival(sources: Sources) -> str:
+    return "base" if sources.champion is None else "champion"
+
+
+def _by_key(run: Run, name: str) -> dict[tuple[str, int], PredictionRow]:
+    return {row.key: row for row in run.rows.get(name, ())}
+
+
+def _timings(sources: Sources) -> list[tuple[str, str, Timing]]:
+    found = []
+    for name in sources.tuned.record.benchmarks:
+        for role, run in (("tuned", sources.tuned), ("base", sources.base)):
+            timing = Timing.of(run.rows.get(name, ()))
+            if timing is not None:
+                found.append((name, role, timing))
+    return found
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    words = {True: "yes", False: "no", None: "-"}
+    return [
+        (key.replace("_", " "), words[value] if value in (None, True, False) else str(value))
+        for key, value in values.items()
+    ]
+
+
 @cache
-def _template() -> Template:
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ovis_model.evaluation", package_path=""),
         autoescape=True,
@@ -112,57 +134,14 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    environment.filters["clip"] = _clip
+    environment.filters["points"] = lambda value: f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["percent"] = lambda value: f"{value:.1f}"
+    return environment
 
 
-def _protocol_rows(protocol: dict[str, Any]) -> list[tuple[str, str]]:
-    words = {True: "yes", False: "no", None: "-"}
-    return [
-        (key.replace("_", " "), words[value] if value in (None, True, False) else str(value))
-        for key, value in protocol.items()
-    ]
-
-
-def _bar(score: ModelScore) -> dict[str, float]:
-    """Where a score and its interval lie on a scale of 100 units."""
-    return {
-        "score": score.score,
-        "low": score.interval_low,
-        "width": score.interval_high - score.interval_low,
-    }
-
-
-def _marks(exhibit: Exhibit) -> Iterator[tuple[Box | Point, str]]:
-    """The true boxes, and on top of them what the tuned model located."""
-    for text, colour in (
-        (exhibit.item.answer, TRUTH_COLOUR),
-        (exhibit.tuned.output.answer, TUNED_COLOUR),
-    ):
-        found = parse_grounding(text)
-        located: list[Box | Point] = [*found.boxes, *found.points]
-        for mark in located[:MAX_MARKS]:
-            yield mark, colour
-
-
-def _fit(picture: Image.Image) -> Image.Image:
-    """Scale to the thumbnail size; small pictures grow without being blurred."""
-    scale = THUMBNAIL_PIXELS / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
-    return picture.convert("RGB").resize(size, how)
-
-
-def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    width = sum(picture.width for picture in pictures) + GAP_PIXELS * (len(pictures) - 1)
-    strip = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
-    left = 0
-    for picture in pictures:
-        strip.paste(picture, (left, 0))
-        left += picture.width + GAP_PIXELS
-    return strip
-
-
-def _data_address(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _clip(text: str, length: int = MAX_CHARACTERS) -> str:
+    """Cut a text; the page says how much is missing."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]}\N{HORIZONTAL ELLIPSIS} ({len(text) - length:,} more characters)"

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -48,7 +47,8 @@ class Seen:
         return html.unescape(re.search(r"<title>([^<]*)</title>", self.dom)[1])
 
     def count_pixels(self, colour):
-        return Counter(self.picture.getdata())[colour]
+        counts = {shown: count for count, shown in self.picture.getcolors(1 << 24)}
+        return counts.get(colour, 0)
 
 
 class Browser:
@@ -57,7 +57,7 @@ class Browser:
     def __init__(self, folder):
         self.folder = folder
 
-    def _run(self, page, *options, width=1200, height=2400):
+    def _run(self, page, *options, fragment="", width=1200, height=2400):
         log = self.folder / "net.json"
         done = subprocess.run(
             [
@@ -70,7 +70,7 @@ class Browser:
                 f"--log-net-log={log}",
                 f"--window-size={width},{height}",
                 *options,
-                page.absolute().as_uri(),
+                page.absolute().as_uri() + fragment,
             ],
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ovis_model.data.checks.media_fact import MediaFact
+from ovis_model.data.checks.media_fact import MediaFact, pixel_digest
 from ovis_model.data.media import images
 from ovis_model.errors import DataError, MediaError
 
@@ -99,8 +99,7 @@ def _inspect_image(request: Mapping[str, Any], found: dict[str, Any]) -> None:
     )
     images.check_shape(header.size, name=path, min_side=limits["min_side"])
     if rgb is not None:
-        shown = f"{rgb.width} {rgb.height} ".encode() + rgb.tobytes()
-        found.update(pixels=hashlib.sha256(shown).hexdigest(), look=images.look(rgb))
+        found.update(pixels=pixel_digest(rgb), look=images.look(rgb))
         if found["look"] is None and images.is_blank(rgb):
             found["notes"] = ("blank",)
 

@@ -1,8 +1,11 @@
 """What an inspection finds at a path: plain facts that travel between processes as JSON."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
+
+from PIL import Image
 
 Kind = Literal["image", "video"]
 
@@ -74,3 +77,13 @@ class MediaFact:
     def size(self) -> tuple[int, int] | None:
         """Width and height, or None if unknown."""
         return None if self.width is None or self.height is None else (self.width, self.height)
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """Return the hexadecimal sha256 of what a picture shows, the same in every lossless format.
+
+    Args:
+        image: Upright and in RGB.
+    """
+    shown = f"{image.width} {image.height} ".encode() + image.tobytes()
+    return hashlib.sha256(shown).hexdigest()

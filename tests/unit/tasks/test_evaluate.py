@@ -11,8 +11,9 @@ from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
 from tasks import evaluate
 from tasks._mlflow import find_run_id
-from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, MODEL, PREDICTIONS
+from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, EXTRACTED, MODEL, PREDICTIONS
 from tasks.params import Params
+from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
 
 SECTIONS = {
@@ -39,6 +40,10 @@ def world(tmp_path, monkeypatch):
     header = {"name": "digits", "version": 1, "items": "digits.jsonl", "metric": "exact"}
     (folder / "digits.jsonl").write_text(json.dumps(item), encoding="utf-8")
     (folder / "digits.yaml").write_text(yaml.safe_dump(header), encoding="utf-8")
+    extracted = tmp_path / EXTRACTED
+    extracted.mkdir(parents=True)
+    learned = json.dumps(sample("s", "Which digit comes after 6?", "7"))
+    (extracted / "train.jsonl").write_text(learned + "\n", encoding="utf-8")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(SECTIONS), encoding="utf-8")
     return tmp_path
 
@@ -48,7 +53,15 @@ def test_the_step_leaves_its_reports_and_tells_the_tracker(world):
     report = EvaluationReport.read(EVALUATE_REPORT)
     assert report.benchmarks["digits"].num_items == 1
     assert EVALUATE_HTML.is_file()
-    assert [path.name for path in PREDICTIONS.iterdir()] == ["digits.jsonl"]
+    written = sorted(
+        path.relative_to(PREDICTIONS).as_posix() for path in PREDICTIONS.rglob("*.js*")
+    )
+    assert written == [
+        "base/digits.jsonl",
+        "base/run.json",
+        "tuned/digits.jsonl",
+        "tuned/run.json",
+    ]
     assert find_run_id("abc") is not None
 
 

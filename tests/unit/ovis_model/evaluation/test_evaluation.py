@@ -10,19 +10,10 @@ from PIL import Image
 
 from ovis_model.config import EvaluateConfig, PixelLimits
 from ovis_model.errors import ConfigError, DataError
-from ovis_model.evaluation.benchmarks.benchmark import load_benchmarks
 from ovis_model.evaluation.evaluation import evaluate
-from ovis_model.evaluation.item import BenchmarkItem
-from ovis_model.evaluation.report import (
-    Attempt,
-    Exhibit,
-    Gallery,
-    choose_exhibits,
-    render_html,
-)
-from ovis_model.evaluation.scores import BenchmarkReport, EvaluationReport, ModelScore
-from ovis_model.evaluation.scoring.mark import Mark
-from ovis_model.inference.thinking import ParsedOutput
+from ovis_model.evaluation.predictions import read_run
+from ovis_model.evaluation.scores import EvaluationReport
+from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
 
 CONFIG = EvaluateConfig(benchmarks="", thinking_budget=4, max_new_tokens=36, batch_size=3)
@@ -59,6 +50,12 @@ def world(tmp_path_factory):
     write_benchmark(folder, "video", [video, frames])
     box = {"id": "b", "image": ["0.png"], "question": "<image>\nWhere?", "answer": BOX}
     write_benchmark(folder, "boxes", [box], metric="iou")
+    extracted = root / "extracted"
+    extracted.mkdir()
+    # The same pixels in another format are in the training data.
+    Image.open(folder / "3.png").save(extracted / "three.bmp")
+    learned = sample("s", "<image>\nRead it.", "3", image="three.bmp")
+    (extracted / "train.jsonl").write_text(json.dumps(learned) + "\n", encoding="utf-8")
     return root
 
 
@@ -75,6 +72,7 @@ def run(world, output, config=CONFIG):
         model=world / "tuned",
         base_model=world / "base",
         benchmarks=world / "benchmarks",
+        training=world / "extracted",
         predictions=output / "predictions",
         html=output / "evaluate.html",
     )
@@ -86,9 +84,14 @@ def evaluated(world, tmp_path_factory):
     return run(world, output), output
 
 
-def lines_of(output, name):
-    text = (output / "predictions" / f"{name}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+def rows_of(output, name, role="tuned"):
+    return read_run(output / "predictions" / role).rows[name]
+
+
+def answers_of(output, name, role="tuned"):
+    """Return what does not depend on how fast it came or what it was answered with."""
+    rows = rows_of(output, name, role)
+    return [row.model_copy(update={"latency_s": 0.0, "batch_rows": 1}) for row in rows]
 
 
 def test_every_benchmark_is_scored_for_both_models(evaluated):
@@ -100,34 +103,59 @@ def test_every_benchmark_is_scored_for_both_models(evaluated):
     assert report.protocol["thinking_budget"] == 4
 
 
-def test_each_item_has_one_line_in_order_with_both_answers(evaluated):
+def test_each_item_has_a_row_of_each_model_that_tells_all(evaluated):
     report, output = evaluated
-    lines = lines_of(output, "images")
-    assert [line["id"] for line in lines] == [f"i{number}" for number in range(7)]
-    for line in lines:
-        for role in ("base", "tuned"):
-            assert line[role]["thinking_tokens"] <= 4
-            assert line[role]["correct"] is (line[role]["answer"].strip() == line["answer"])
-    closed = [line["tuned"]["thinking_closed"] for line in lines]
-    score = report.benchmarks["images"].tuned
-    assert (score.forced_close, score.thinking_closed) == (
-        closed.count("forced"),
-        closed.count("natural"),
-    )
+    for role in ("base", "tuned"):
+        rows = rows_of(output, "images", role)
+        assert [row.index for row in rows] == [f"i{number}" for number in range(7)]
+        for row in rows:
+            assert row.model == role
+            assert row.tokens.thinking <= 4
+            assert 0 < row.tokens.visual < row.tokens.prompt
+            assert row.right is (row.response.strip() == row.truth)
+            assert row.latency_s > 0
+            assert {(one.width, one.height) for one in row.media} == {(32, 32)}
+            assert len({row.media[0].sha256, row.row_hash}) == 2
+        score = getattr(report.benchmarks["images"], role)
+        assert score.forced_close == sum(row.flags.forced_close for row in rows)
+        assert score.num_correct == sum(row.right for row in rows)
+    assert rows[1].slices == {"media": "several images", "image size": "up to 448 px square"}
+
+
+def test_questions_about_one_picture_are_one_cluster(evaluated):
+    _, output = evaluated
+    (box,), images = rows_of(output, "boxes"), rows_of(output, "images")
+    assert box.cluster == images[0].cluster
+    assert len({row.cluster for row in images}) == 7
+
+
+def test_frames_and_videos_are_told_with_what_was_seen_of_them(evaluated):
+    _, output = evaluated
+    clip, frames = rows_of(output, "video")
+    assert len(clip.media) > 1
+    assert len({one.sha256 for one in clip.media}) == 1
+    assert len({one.sha256 for one in frames.media}) == 2
+    assert clip.media[0].grid[0] == len(clip.media)
 
 
 def test_the_batch_size_changes_no_answer(evaluated, world, tmp_path):
     _, output = evaluated
     run(world, tmp_path, CONFIG.model_copy(update={"batch_size": 1}))
     for name in ("images", "video", "boxes"):
-        assert lines_of(tmp_path, name) == lines_of(output, name)
+        assert answers_of(tmp_path, name) == answers_of(output, name)
+        assert {row.batch_rows for row in rows_of(tmp_path, name)} == {1}
 
 
-def test_evaluating_again_gives_the_same_bytes(evaluated, world, tmp_path):
-    report, output = evaluated
+def test_evaluating_again_gives_the_same_report(evaluated, world, tmp_path):
+    report, _ = evaluated
     assert run(world, tmp_path) == report
-    again = (tmp_path / "evaluate.html").read_bytes()
-    assert again == (output / "evaluate.html").read_bytes()
+
+
+def test_a_picture_of_the_training_data_is_found_in_the_benchmark(evaluated):
+    report, _ = evaluated
+    found = report.benchmarks["images"].contamination
+    assert (found.pixels, found.found, found.num_samples) == (1, ("i3",), 1)
+    assert report.benchmarks["boxes"].contamination.found == ()
 
 
 def test_a_limit_shortens_every_benchmark_and_its_fingerprint_tells(evaluated, world, tmp_path):
@@ -159,8 +187,8 @@ def test_the_report_reads_back_and_names_every_number(evaluated, tmp_path):
 def test_the_page_shows_pictures_and_loads_nothing(evaluated):
     _, output = evaluated
     page = (output / "evaluate.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 7 + 2 + 1
-    assert "Showing 7 of 7 items" in page
+    assert page.count("data:image/png;base64,") == 7 + 3 + 2 + 2 + 1
+    assert "Showing 7 of 7 answers" in page
     assert not re.search(r"(src|href)=.?(http|/)", page)
 
 
@@ -181,65 +209,3 @@ def test_limits_without_room_for_this_models_closing_sentence_are_a_config_error
     config = CONFIG.model_copy(update={"max_new_tokens": 10})
     with pytest.raises(ConfigError, match="set max_new_tokens to at least"):
         run(world, tmp_path, config)
-
-
-def output_of(answer, *, thinking="", closed="natural"):
-    return ParsedOutput(answer, thinking, answer, "stop", closed, 3, 1, 5)
-
-
-def page_about(tmp_path, answer):
-    (tmp_path / "x.yaml").write_text(
-        json.dumps({"name": "x", "version": 1, "items": "x.jsonl", "metric": "exact"}),
-        encoding="utf-8",
-    )
-    item = BenchmarkItem(id="<b>id</b>", question=answer, answer=answer)
-    (tmp_path / "x.jsonl").write_text(item.model_dump_json(), encoding="utf-8")
-    benchmark = load_benchmarks(tmp_path)[0]
-    output = output_of(answer, thinking=answer)
-    mark = Mark(correct=True, value=1.0)
-    score = ModelScore.of([output], [mark])
-    exhibit = Exhibit(item, (), Attempt(output, mark), Attempt(output, mark))
-    report = EvaluationReport(
-        protocol={"note": answer},
-        benchmarks={
-            "x": BenchmarkReport(
-                fingerprint="0", metric="exact", num_items=1, tuned=score, base=score
-            )
-        },
-    )
-    return render_html(report, [Gallery(benchmark, [exhibit])])
-
-
-@pytest.mark.parametrize("attack", ["<script>alert(1)</script>", "\"><img src=x onerror='a'>"])
-def test_what_comes_from_data_is_text_never_markup(tmp_path, attack):
-    page = page_about(tmp_path, attack)
-    assert attack not in page
-    assert "<script" not in page
-    assert "<img" not in page
-    assert "<b>id" not in page
-
-
-def test_wrong_items_come_first_and_the_rest_is_cut():
-    right, wrong = Mark(correct=True, value=1.0), Mark(correct=False, value=0.0)
-    marks = [right] * 30 + [wrong] * 2
-    chosen = choose_exhibits(marks)
-    assert chosen[:3] == [30, 31, 0]
-    assert len(chosen) == 24
-
-
-def test_scores_count_how_thoughts_and_outputs_ended():
-    outputs = [
-        output_of("7"),
-        output_of("7", closed="forced"),
-        ParsedOutput("", "x", "", "length", "never", 9, 0, 9),
-    ]
-    marks = [Mark(True, 1.0), Mark(False, 0.0), Mark(False, 0.0, invalid=True)]
-    score = ModelScore.of(outputs, marks)
-    assert (score.num_correct, score.score) == (1, 33.3333)
-    assert (score.thinking_closed, score.forced_close, score.truncated, score.invalid) == (
-        1,
-        1,
-        1,
-        1,
-    )
-    assert score.mean_thinking_tokens == 5.0
