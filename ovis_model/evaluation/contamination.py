@@ -3,16 +3,18 @@
     pixels      a picture of the item is a training picture, whatever file format either has
     looks       a picture of the item looks like a training picture: scaled, saved again, re-lit
     texts       question and answer are a turn of the training data, but for case and spacing
-    passages    question and answer share a passage of 13 words with a turn
+    passages    question or answer shares a passage of 13 words with a turn
 
 A short question about a picture is asked of many pictures, so its words alone are no evidence.
 Validation keeps leaks out of new training data by the same signs; this says how it stands with
 the data a model was really trained on, and what its score is without the items found.
 
-Source: the passage of 13 words is lm-evaluation-harness's, `decontamination/`.
+Source: passages of 13 words, and that those seen more than 10 times are no evidence, are from
+GPT-3's appendix C, arXiv 2005.14165, as lm-evaluation-harness has them in `decontamination/`.
 """
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -26,8 +28,11 @@ from ovis_model.data.media.images import load_rgb, look
 from ovis_model.data.media_files import MediaFiles
 from ovis_model.data.schema import Sample
 
-#: A passage of so many items of one benchmark is how it asks, not what it asks.
-MAX_ITEMS_PER_PASSAGE = 10
+#: A passage of more items of one benchmark, or of more training samples, is how people ask, not
+#: what they ask.
+MAX_PER_PASSAGE = 10
+
+_LOCATED = re.compile(r"<(box|point)>.*?</\1>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def find_overlap(items: Iterable[Asked], traces: TrainingTraces) -> Overlap:
         key = question_key(item.question, has_media=bool(item.pictures))
         if key is not None:
             by_text[key, normalised(item.answer)].add(item.index)
-        for passage in _passages(f"{item.question} {item.answer}"):
+        for passage in _passages(item.question, item.answer):
             by_passage[passage].add(item.index)
     texts, passages = _find_texts(traces.samples, by_text, by_passage)
     return Overlap(
@@ -149,18 +154,23 @@ def _find_texts(
     by_passage: dict[str, set[str]],
 ) -> tuple[set[str], set[str]]:
     telling = {
-        passage: items
-        for passage, items in by_passage.items()
-        if len(items) <= MAX_ITEMS_PER_PASSAGE
+        passage: items for passage, items in by_passage.items() if len(items) <= MAX_PER_PASSAGE
     }
     texts: set[str] = set()
-    passages: set[str] = set()
+    seen: Counter[str] = Counter()
     for sample in samples:
+        shared: set[str] = set()
         for question, answer in _exchanges(sample):
             texts |= by_text.get((normalised(question), normalised(answer)), set())
-            for passage in _passages(f"{question} {answer}") if telling else ():
-                passages |= telling.get(passage, set())
-    return texts, passages
+            if telling:
+                shared |= telling.keys() & set(_passages(question, answer))
+        seen.update(shared)
+    return texts, {
+        index
+        for passage, count in seen.items()
+        if count <= MAX_PER_PASSAGE
+        for index in telling[passage]
+    }
 
 
 def _exchanges(sample: Sample) -> Iterator[tuple[str, str]]:
@@ -172,10 +182,12 @@ def _exchanges(sample: Sample) -> Iterator[tuple[str, str]]:
             yield question, turn.value
 
 
-def _passages(text: str) -> Iterator[str]:
-    words = normalised(text).split(" ")
-    for start in range(len(words) - MIN_WORDS + 1):
-        yield " ".join(words[start : start + MIN_WORDS])
+def _passages(*texts: str) -> Iterator[str]:
+    """Give every run of words of each text; coordinates are no words."""
+    for text in texts:
+        words = normalised(_LOCATED.sub(" ", text)).split(" ")
+        for start in range(len(words) - MIN_WORDS + 1):
+            yield " ".join(words[start : start + MIN_WORDS])
 
 
 def _picture_names(samples: Iterable[Sample]) -> Iterator[str]:

@@ -127,7 +127,17 @@ class PairedShares:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the difference."""
+        """95 % interval of the difference.
+
+        If every cluster changed alike, or none did, no resample differs; then it is Tango's with
+        the clusters as items.
+        """
+        if np.ptp(self._resampled) == 0:
+            count, alike = len(self.candidate.clusters), round(self.difference, 9)
+            moved = round(abs(alike) * count)
+            return PairedAnswers(
+                moved if alike > 0 else 0, moved if alike < 0 else 0, count
+            ).interval
         low, high = percentile_interval(self._resampled)
         if self.p_value < 2 * ONE_SIDED:
             return low, high

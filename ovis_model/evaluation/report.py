@@ -136,6 +136,7 @@ def _environment() -> Environment:
     )
     environment.filters["clip"] = _clip
     environment.filters["points"] = lambda value: f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["p"] = lambda value: "< 0.001" if value < 0.001 else f"= {value:.3f}"
     environment.filters["percent"] = lambda value: f"{value:.1f}"
     return environment
 

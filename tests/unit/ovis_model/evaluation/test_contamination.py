@@ -79,6 +79,21 @@ def test_what_a_benchmark_says_in_every_question_is_no_evidence(traces):
     assert find_overlap(asked[:10], traces).passages == {str(n) for n in range(10)}
 
 
+def test_what_training_says_all_the_time_is_no_evidence():
+    asked = [Asked("a", LONG, "1871")]
+    often = TrainingTraces.of([learned(LONG, str(n)) for n in range(11)], None)
+    seldom = TrainingTraces.of([learned(LONG, str(n)) for n in range(10)], None)
+    assert find_overlap(asked, often).passages == set()
+    assert find_overlap(asked, seldom).passages == {"a"}
+
+
+def test_the_same_place_in_another_picture_is_no_passage():
+    where = "Where is the digit 7 in this picture, please?"
+    place = "<box>(0.100,0.200),(0.300,0.400)</box><box>(0.1,0.2),(0.3,0.4)</box>"
+    traces = TrainingTraces.of([learned(where, place)], None)
+    assert find_overlap([Asked("a", where, place, [scene(1)])], traces).found == set()
+
+
 def test_a_training_picture_that_is_gone_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png"):
         TrainingTraces.of([learned("<image>\nWhat?", "x", "gone.png")], MediaFiles(tmp_path))

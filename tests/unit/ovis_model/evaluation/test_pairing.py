@@ -88,6 +88,11 @@ def test_a_few_large_changes_are_not_proof():
     assert paired.interval[0] == 0.0
 
 
+def test_where_every_cluster_changed_alike_the_interval_has_a_width():
+    assert shares([1] * 30, [0] * 30, size=2).interval == PairedAnswers(15, 0, 15).interval
+    assert shares([0.5] * 30, [0.5] * 30).interval == PairedAnswers(0, 0, 30).interval
+
+
 def test_without_a_change_the_error_is_that_of_one():
     assert shares([0.5] * 50, [0.5] * 50).standard_error == 1 / 50
 
