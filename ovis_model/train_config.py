@@ -77,6 +77,9 @@ class TrainConfig(PixelLimits):
         default="llm", description="modules whose linear layers get adapters, joined by '|'"
     )
     lora_variant: Literal["lora", "rslora", "dora"] = "lora"
+    quantize_base: Literal["none", "int8", "nf4"] = Field(
+        default="none", description="of the language model under its adapters; GPU only"
+    )
 
     multimodal_max_length: int = Field(default=8192, gt=0, description="tokens")
     text_max_length: int = Field(default=4096, gt=0, description="tokens")
@@ -244,6 +247,11 @@ class TrainConfig(PixelLimits):
             raise ValueError(
                 f"{', '.join(idle)} has no effect without adapters; set lora_r to their rank, "
                 "8 for instance"
+            )
+        if self.quantize_base != "none" and not self.lora_r:
+            raise ValueError(
+                f"quantize_base is {self.quantize_base!r}, but quantised weights cannot learn; "
+                "set lora_r to the rank of adapters that do, 16 for instance"
             )
         return self
 

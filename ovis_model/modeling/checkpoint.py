@@ -40,6 +40,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     attn_implementation: str | None = None,
     verify: bool = True,
+    quantization: Any = None,
 ) -> Ovis2_5ForConditionalGeneration:
     """Load a checkpoint folder strictly, from this machine alone.
 
@@ -50,6 +51,7 @@ def load_model(
         attn_implementation: One of `attention.IMPLEMENTATIONS`; None means "auto".
         verify: Compare every byte of weights that we saved with the digests in their files.
             Released files have no digests.
+        quantization: How transformers is to quantise weights while it loads them, if at all.
 
     Returns:
         The model in evaluation mode, knowing the ids of the folder's tokenizer if there is one.
@@ -68,6 +70,7 @@ def load_model(
     model: Ovis2_5ForConditionalGeneration = Ovis2_5ForConditionalGeneration.from_pretrained(
         str(path),
         dtype=dtype or "auto",
+        quantization_config=quantization,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
@@ -154,6 +157,7 @@ def write_checkpoint(
         )
     write_weights(folder, weights, max_shard_size)
     config = copy.deepcopy(model.config)
+    config.__dict__.pop("quantization_config", None)  # of how it was trained, not of the weights
     for part in (config, config.llm, config.vit):
         part.dtype = weights[EMBEDDINGS].dtype
     config.save_pretrained(str(folder))

@@ -274,4 +274,6 @@ def _about_adapters(config: TrainConfig) -> list[str]:
             "lora_dropout and lora_variant: dora keep more than that for every adapter, which is "
             "not counted: leave room for twice the activations"
         )
+    if config.quantize_base != "none":
+        found.append("quantize_base is not counted: weights are planned at their full size")
     return found

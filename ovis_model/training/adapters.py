@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ovis_model.errors import ConfigError
 from ovis_model.modeling.loss import LanguageModelHead
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
+from ovis_model.modeling.strict_loading import EMBEDDINGS
+from ovis_model.modeling.weight_files import StoredTensor, find_tensors
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.train_modules import (
     ADAPTER_MARK,
@@ -93,6 +96,9 @@ def add_adapters(model: Ovis2_5ForConditionalGeneration, config: TrainConfig) ->
     for name, parameter in model.named_parameters():
         if is_adapter(name):
             parameter.data = parameter.data.to(dtype)
+    if config.quantize_base != "none":  # pragma: no cover - gpu
+        # What transformers asks for before it trains a quantised model.
+        model._hf_peft_config_loaded = True
 
 
 def _settings(targets: list[str], config: TrainConfig) -> "LoraConfig":
@@ -107,6 +113,36 @@ def _settings(targets: list[str], config: TrainConfig) -> "LoraConfig":
         use_rslora=config.lora_variant == "rslora",
         use_dora=config.lora_variant == "dora",
     )
+
+
+def with_base_weights(state: Mapping[str, Tensor], base: Path) -> dict[str, Tensor]:
+    """Put the base checkpoint's weights in the place of quantised ones.
+
+    Adapters are then merged into the weights that were never rounded to a few bits.
+
+    Args:
+        state: Gathered weights of a model with adapters, parts of it quantised.
+        base: The checkpoint it was loaded from.
+
+    Returns:
+        Adapters, and every tensor of the base: as trained where it has floating point numbers.
+    """
+    whole = {
+        name.replace(BASE_LAYER, "."): tensor
+        for name, tensor in state.items()
+        if tensor.is_floating_point()
+    }
+    result = {name: tensor for name, tensor in whole.items() if is_adapter(name)}
+    dtype = whole[EMBEDDINGS].dtype
+    for name, stored in find_tensors(base).items():
+        result[name] = whole[name] if name in whole else _read(stored).to(dtype)
+    return result
+
+
+def _read(stored: StoredTensor) -> Tensor:
+    with safe_open(stored.file, "pt") as file:
+        tensor: Tensor = file.get_tensor(stored.name)
+    return tensor
 
 
 def merge_adapters(state: Mapping[str, Tensor], config: TrainConfig) -> dict[str, Tensor]:

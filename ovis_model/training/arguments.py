@@ -29,6 +29,9 @@ DECIDED_HERE: dict[str, str] = {
     "save_only_model": "a checkpoint without the optimizer cannot be resumed",
     "label_names": "the collator names them",
     "label_smoothing_factor": "the loss is the model's own",
+    "bf16_full_eval": "the holdout is measured in the precision of training",
+    "fp16_full_eval": "the holdout is measured in the precision of training",
+    "liger_kernel_config": "use_liger_kernel takes the kernels that fit: rope, rms_norm, swiglu",
     "do_eval": "the evaluate step does it",
     "do_predict": "the evaluate step does it",
     "do_train": "training is what this program does; --dry-run tries one step without saving",
@@ -184,7 +187,8 @@ def deepspeed_config(path: str | None) -> dict[str, Any] | None:
         "gradient_clipping",
     ):
         settings.setdefault(key, "auto")
-    settings.setdefault("bf16", {"enabled": "auto"})
+    for precision in ("bf16", "fp16"):
+        settings.setdefault(precision, {"enabled": "auto"})
     settings.setdefault("steps_per_print", SILENT_STEPS)
     # Ours is a torch optimizer with one group per learning rate: allowed, and never swapped
     # for DeepSpeed's own, which is compiled for minutes on first use.

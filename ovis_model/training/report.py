@@ -74,6 +74,8 @@ class TrainReport(Report):
     zero_stage: int
     dtype: str
     attn_implementation: dict[str, str]
+    execution: dict[str, str] = Field(default_factory=dict)
+    """What was picked for precision, kernels and memory, and why."""
     device: str
     packing: PackingReport | None = None
     stages: list[StageReport] = Field(default_factory=list)

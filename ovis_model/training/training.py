@@ -20,7 +20,6 @@ from transformers import TrainingArguments
 from ovis_model.data.collator import DataCollatorForMultimodalDataset, PackingCollator
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
 from ovis_model.errors import ConfigError, TrainingError
-from ovis_model.modeling.attention import describe_attention
 from ovis_model.modeling.checkpoint import load_model, replacing, write_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
@@ -28,7 +27,12 @@ from ovis_model.reports import write_text
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
 from ovis_model.training.adapters import FOLDER as ADAPTER_FOLDER
-from ovis_model.training.adapters import add_adapters, merge_adapters, write_adapters
+from ovis_model.training.adapters import (
+    add_adapters,
+    merge_adapters,
+    with_base_weights,
+    write_adapters,
+)
 from ovis_model.training.arguments import training_arguments, zero_stage
 from ovis_model.training.callbacks import MetricsLog, ProgressBar
 from ovis_model.training.destination import Destination
@@ -37,6 +41,12 @@ from ovis_model.training.environment import (
     join_deepspeed,
     process_group,
     wait_for_all,
+)
+from ovis_model.training.execution import (
+    apply_kernels,
+    attention_in_use,
+    describe_execution,
+    quantization,
 )
 from ovis_model.training.holdout import Holdout
 from ovis_model.training.inputs import TrainingInputs, read_extracted
@@ -180,7 +190,8 @@ def _prepare(
     )
     if config.cache_visual_tokens:
         trainer.keep_visual_tokens()
-    log.info("attention: vit %(vit)s; llm %(llm)s", _attention_in_use(trainer))
+    picked = describe_execution(config, model, arguments)
+    log.info("picked: %s", "; ".join(f"{key} {what}" for key, what in picked.items()))
     return trainer, extents
 
 
@@ -199,13 +210,6 @@ def _holdout(
     return Holdout(dataset, config, arguments)
 
 
-def _attention_in_use(trainer: OvisTrainer) -> dict[str, str]:
-    """Say what runs; autocast computes in 16 bits with weights of 32."""
-    args, model = trainer.args, trainer.network
-    precision = torch.bfloat16 if args.bf16 else model.dtype
-    return describe_attention(model.attention, args.device, precision)
-
-
 def _load_base(
     config: TrainConfig, arguments: TrainingArguments
 ) -> Ovis2_5ForConditionalGeneration:
@@ -215,6 +219,7 @@ def _load_base(
         Path(config.ovis_pretrained_path),
         dtype=torch.bfloat16 if half else torch.float32,
         attn_implementation=config.attn_implementation,
+        quantization=quantization(config, arguments),
         verify=is_main_process(),  # once is enough, and 18 GB take a while
     )
     words = model.config.visual_vocab_size
@@ -225,6 +230,7 @@ def _load_base(
             f"{words}"
         )
     model.checkpointed_parts = config.checkpointed_parts
+    apply_kernels(model, arguments)
     if config.lora_r:
         add_adapters(model, config)
     return model
@@ -286,7 +292,8 @@ def _report(
         deepspeed=args.deepspeed is not None,
         zero_stage=zero_stage(args),
         dtype=str(model.dtype).removeprefix("torch."),
-        attn_implementation=_attention_in_use(trainer),
+        attn_implementation=attention_in_use(model, args),
+        execution=describe_execution(config, model, args),
         device=args.device.type,
         packing=_packing_report(trainer),
     )
@@ -315,6 +322,8 @@ def _save(
     with replacing(stage.where.output) as folder:
         if config.lora_r:
             write_adapters(trainer.network, weights, folder / ADAPTER_FOLDER, base=base.name)
+            if config.quantize_base != "none":  # pragma: no cover - gpu
+                weights = with_base_weights(weights, base)
             weights = merge_adapters(weights, config)
         write_checkpoint(trainer.network, processor, folder, base=base, state_dict=weights)
         _write_json(folder / "train_config.json", stage.recorded.model_dump(mode="json"))

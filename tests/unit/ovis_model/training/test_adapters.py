@@ -17,7 +17,7 @@ from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.reports import sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
-from ovis_model.training.adapters import add_adapters, find_targets
+from ovis_model.training.adapters import add_adapters, find_targets, with_base_weights
 from ovis_model.training.optimizer_state import running_groups
 from ovis_model.training.report import TrainReport
 from ovis_model.training.train_modules import learning_rates, what_learns
@@ -269,3 +269,19 @@ def test_an_interrupted_training_of_adapters_resumes_to_the_very_same_bytes(worl
     (world.output / "notes.txt").unlink()
     run(world, **settings)
     assert sha256_of_folder(world.output) == uninterrupted
+
+
+def test_quantised_weights_give_way_to_those_of_the_base_before_merging(world):
+    base = weights(world.base)
+    adapter = {"llm.model.layers.0.mlp.up_proj.lora_A.default.weight": torch.ones(4, 32)}
+    trained = {"vte.weight": base["vte.weight"] + 1}
+    quantised = {
+        "llm.model.layers.0.mlp.up_proj.base_layer.weight": torch.ones(1024, 1, dtype=torch.uint8),
+        "llm.model.layers.0.mlp.up_proj.base_layer.weight.absmax": torch.ones(32),
+    }
+    kept = {"llm.model.embed_tokens.weight": base["llm.model.embed_tokens.weight"].bfloat16()}
+    found = with_base_weights({**adapter, **trained, **quantised, **kept}, world.base)
+    assert found.keys() == base.keys() | adapter.keys()
+    assert found["vte.weight"].equal(trained["vte.weight"])
+    name = "llm.model.layers.0.mlp.up_proj.weight"
+    assert found[name].equal(base[name].bfloat16())

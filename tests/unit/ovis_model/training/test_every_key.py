@@ -55,6 +55,7 @@ ELSEWHERE = {
     "lora_variant": f"{HERE}/test_adapters.py::test_merged_weights_and_a_reloaded_adapter",
     "stages": f"{HERE}/test_stages.py::test_stages_leave_the_weights_of_trainings_behind",
     "cache_visual_tokens": f"{HERE}/test_visual_cache.py::test_each_picture_is_looked_at_once",
+    "quantize_base": f"{HERE}/test_execution.py::test_a_quantised_base_learns_through",
     "packing": f"{HERE}/test_packed_rows.py::test_steps_epochs_and_rates_follow_from_the_rows",
     "pack_length": f"{HERE}/test_packed_rows.py::test_a_row_is_as_long_as_the_longest_sample",
 }
