@@ -123,6 +123,11 @@ class TrainConfig(PixelLimits):
     early_stopping_threshold: float = Field(
         default=0.0, ge=0, description="a loss that is lower by no more than this does not count"
     )
+    sample_steps: int | None = Field(
+        default=None, gt=0, description="steps between two looks at what the model answers"
+    )
+    num_samples: int = Field(default=4, gt=0, description="held out prompts of such a look")
+    sample_max_new_tokens: int = Field(default=128, gt=0, description="tokens of an answer")
     seed: int = 42
     bf16: bool = False
     gradient_checkpointing: bool = Field(

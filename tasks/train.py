@@ -9,6 +9,7 @@ from prefect import task
 from ovis_model.errors import ConfigError, StageError
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.destination import samples_beside
 from ovis_model.training.inputs_digest import inputs_digest
 from ovis_model.training.micro_batch import all_reductions
 from ovis_model.training.report import TrainJob, TrainReport
@@ -76,8 +77,12 @@ def _train(
         tracked.log_metrics(summary_metrics(report), step=report.steps)
         for path in (TRAIN_REPORT, TRAIN_LOSS, TRAIN_XRAY, MODEL / "train_config.json"):
             tracked.log_artifact(path)
+        samples = samples_beside(job.metrics_log)
+        if samples.exists():
+            tracked.log_artifact(samples, folder="samples")
     job_file.unlink()
-    job.metrics_log.unlink(missing_ok=True)
+    for path in (job.metrics_log, samples):
+        path.unlink(missing_ok=True)
 
 
 def until_it_fits(resume: Path, attempt: Callable[[], None]) -> None:

@@ -31,3 +31,8 @@ class Destination:
     xray_tables: Path | None = None
     xray_before: Path | None = None
     title: str = "training"
+
+
+def samples_beside(metrics_log: Path) -> Path:
+    """Return the file for what the model answers while it is trained."""
+    return metrics_log.with_suffix(".samples.jsonl")

@@ -18,7 +18,10 @@ NOT_AN_INPUT = {
     "logging_steps",
     "master_addr",
     "master_port",
+    "num_samples",
     "overwrite_output_dir",
+    "sample_max_new_tokens",
+    "sample_steps",
     "save_steps",
     "save_total_limit",
 }

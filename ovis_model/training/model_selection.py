@@ -62,9 +62,10 @@ def check_holdout(config: TrainConfig, holdout: Sequence[Sample]) -> None:
             `metric_for_best_model` is about.
     """
     wanted = [f"eval_strategy: {config.eval_strategy}"] * (config.eval_strategy != "no")
+    wanted += [f"sample_steps: {config.sample_steps}"] * (config.sample_steps is not None)
     if wanted and not len(holdout):
         raise ConfigError(
-            f"train: {', '.join(wanted)} needs held out samples and there are none. Raise "
+            f"train: {' and '.join(wanted)} needs held out samples and there are none. Raise "
             "validate.holdout_fraction (outside the pipeline, give eval_data_path), or remove it"
         )
     if config.selects_by_loss:

@@ -48,6 +48,7 @@ from ovis_model.training.execution import (
     describe_execution,
     quantization,
 )
+from ovis_model.training.generation_samples import GenerationSamples
 from ovis_model.training.holdout import Holdout
 from ovis_model.training.inputs import TrainingInputs, read_extracted
 from ovis_model.training.micro_batch import reduced, reductions
@@ -173,6 +174,8 @@ def _prepare(
     model = _load_base(config, arguments)
     rates = learning_rates([name for name, _ in model.named_parameters()], config)
     freeze_others(model, rates)
+    holdout = _holdout(config, arguments, inputs, processor)
+    samples = GenerationSamples(config, holdout.dataset, where) if config.sample_steps else None
     rows = pack_samples(dataset, extents, config, arguments, model.config)
     trainer = OvisTrainer(
         model=model,
@@ -184,8 +187,8 @@ def _prepare(
         lengths=[extent.num_tokens for extent in extents],
         rates=rates,
         keep_checkpoints=config.save_total_limit,
-        callbacks=[ProgressBar(), MetricsLog(where)],
-        holdout=_holdout(config, arguments, inputs, processor),
+        callbacks=[ProgressBar(), MetricsLog(where), *([samples] if samples else [])],
+        holdout=holdout,
         selection=ModelSelection(config),
     )
     if config.cache_visual_tokens:

@@ -57,6 +57,9 @@ ELSEWHERE = {
     "cache_visual_tokens": f"{HERE}/test_visual_cache.py::test_each_picture_is_looked_at_once",
     "quantize_base": f"{HERE}/test_execution.py::test_a_quantised_base_learns_through",
     "packing": f"{HERE}/test_packed_rows.py::test_steps_epochs_and_rates_follow_from_the_rows",
+    "sample_steps": f"{HERE}/test_generation_samples.py::test_prompts_of_the_holdout_are_",
+    "num_samples": f"{HERE}/test_generation_samples.py::test_prompts_of_the_holdout_are_",
+    "sample_max_new_tokens": f"{HERE}/test_generation_samples.py::test_prompts_of_the_holdout",
     "pack_length": f"{HERE}/test_packed_rows.py::test_a_row_is_as_long_as_the_longest_sample",
 }
 #: Keys of any configuration of the seed that are no field of TrainConfig.
