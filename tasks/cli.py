@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _data, _infer, _plan, environment
+from tasks import _compare, _data, _infer, _plan, environment
 from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
             _data.data(options)
         elif options.command == "plan":
             _plan.plan(options)
+        elif options.command == "compare":
+            return _compare.compare_runs(options)
         else:
             sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
     except ConfigError as error:
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _infer.add_parser(commands)
     _data.add_parser(commands)
     _plan.add_parser(commands)
+    _compare.add_parser(commands)
     return parser
 
 
