@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from ovis_model.evaluation.aggregation import Shares, is_binary, share_rows
 from ovis_model.evaluation.predictions import PredictionRow
@@ -220,7 +220,7 @@ class PairedShares:
         if shift < 0 and self._changed < MIN_CHANGED:
             # A loss of `shift` means that at least that share of the clusters lost.
             lost = int(((sign * self._gap) < 0).any(axis=1).sum())
-            return max(p, float(stats.binom.cdf(lost, len(self._gap), -shift)))
+            return max(p, float(special.bdtr(lost, len(self._gap), -shift)))
         return p
 
     def _p_exchange(self, sign: int) -> float:

@@ -88,6 +88,17 @@ def test_a_guard_that_lost_fails_however_much_the_target_gained():
     assert [one.outcome for one in found.benchmarks.values()] == ["pass", "fail"]
 
 
+def test_a_pass_tells_the_gain_and_that_the_guards_held():
+    found = judged(
+        TARGET,
+        x=answers(200, gained=30, lost=5, right=100),
+        y=answers(4000, gained=40, lost=40, right=2000),
+    )
+    assert found.reason == (
+        "pass: x improved by +12.5 points (+7.2 to +18.5); no guard lost its margin."
+    )
+
+
 def test_a_guard_may_have_a_margin_of_its_own():
     rows = answers(1000, gained=5, lost=15, right=800)
     assert judged(ComparisonRules(), y=rows).outcome == "inconclusive"
