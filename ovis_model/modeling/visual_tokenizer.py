@@ -20,11 +20,17 @@ from torch.utils.checkpoint import checkpoint
 from ovis_model.modeling.chunks import equal_chunks
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.modeling_siglip2_navit import Siglip2NavitModel
+from ovis_model.modeling.visual_words import mix_visual_words, plain_weights
 from ovis_model.tokens import INDICATOR_IDS
 
 #: Probabilities that exist at a time, in numbers: 384 tokens over the released vocabulary on a
 #: CPU, 1,024 on a GPU, whose matrix products want more rows.
 CHUNK_SIZE = {"cpu": 3 << 23, "cuda": 1 << 26}
+#: Scores that may be kept for the backward pass, in numbers: those of 2,048 tokens on a CPU.  On
+#: a GPU none are, until it is measured there.
+KEPT_SCORES = {"cpu": 1 << 27, "cuda": 0}
+#: PyTorch's default, unlike the tower's 1e-6.
+LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class VisualTokenizer(nn.Module):
         features = vit.hidden_size * vit.hidden_stride**2
         self.head = nn.Sequential(
             nn.Linear(features, self.num_words, bias=False),
-            nn.LayerNorm(self.num_words),  # eps 1e-5, PyTorch's default, unlike the tower's 1e-6
+            nn.LayerNorm(self.num_words, eps=LAYER_NORM_EPS),
         )
 
     def forward(self, pixel_values: Tensor, grid_thws: Tensor) -> Tensor:
@@ -109,7 +115,8 @@ def embed_features(
         embedding: The table to mix.
         features: The tower's output, [num_tokens, 4 * vit_hidden].
         rows_per_chunk: Tokens whose probabilities exist at a time; None chooses by device.  At
-            most that many tokens are done the plain way, which is faster in training.
+            most that many tokens are done the plain way.  In training on a CPU, `None` keeps the
+            scores of up to `KEPT_SCORES`, which saves computing them again.
 
     Returns:
         [num_tokens, hidden].
@@ -119,6 +126,11 @@ def embed_features(
         mixed: Tensor = embedding(tokenizer.tokenize(part))
         return mixed
 
+    learns = torch.is_grad_enabled() and rows_per_chunk is None
+    if learns and len(features) * tokenizer.num_words <= KEPT_SCORES[features.device.type]:
+        weights = plain_weights(tokenizer.head, embedding)
+        if weights is not None:
+            return mix_visual_words(features, weights, eps=LAYER_NORM_EPS)
     budget = CHUNK_SIZE.get(features.device.type, CHUNK_SIZE["cuda"])
     rows = rows_per_chunk or max(1, budget // tokenizer.num_words)
     if len(features) <= rows:

@@ -28,13 +28,17 @@ import torch
 from ovis_model.flops import BatchShape, Learning, count_patches
 from ovis_model.modeling.configuration_ovis2_5 import Ovis2_5Config
 from ovis_model.modeling.loss import chunk_rows
-from ovis_model.modeling.visual_tokenizer import CHUNK_SIZE
+from ovis_model.modeling.visual_tokenizer import CHUNK_SIZE, KEPT_SCORES
+from ovis_model.modeling.visual_words import BLOCK_SIZE
 from ovis_model.planning.report import MemoryItem
 from ovis_model.planning.states import Engine
 from ovis_model.tokens import INDICATOR_IDS
 
 #: Bytes per probability over the visual words: kept in between, and while their gradient is made.
 WORD_KEPT, WORD_PEAK = 8, 16
+#: The same, while their gradient is made from scores that were kept, a block at a time: scores,
+#: normalised scores, probabilities and three gradients.
+BLOCK_WORK = 24
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,10 @@ def _visual_words(
     limit = max(1, CHUNK_SIZE[under.device] // words)
     if not under.learning.reached("vte"):
         return 0, min(atoms, limit) * words * WORD_KEPT
+    # ZeRO-3 gathers the weights of a module while it runs, so modules are run.
+    if atoms * words <= KEPT_SCORES[under.device] and under.engine.stage != 3:
+        block = min(atoms * words, BLOCK_SIZE)
+        return atoms * words * under.number, block * BLOCK_WORK
     if atoms > limit:
         return 0, limit * words * WORD_PEAK
     return atoms * words * WORD_KEPT, atoms * words * (WORD_PEAK - WORD_KEPT)
