@@ -8,7 +8,8 @@ from benchmarks.machine import ROOT
 from benchmarks.training.variants import REFERENCE, ROWS, Variant, our_settings
 from benchmarks.training.world import World
 from ovis_model.data.dataset import Extent
-from ovis_model.flops import count_patches
+from ovis_model.flops import FlopCounter, count_patches
+from ovis_model.planning.memory import Outline, read_model_config
 from ovis_model.planning.plan import find_device, make_plan
 from ovis_model.planning.work import MeasuredData
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
@@ -27,7 +28,8 @@ class Expected:
         micro_batches: Of it.
         samples, tokens, atoms, labels: Of all samples together, without padding.
         positions: With padding.
-        useful_flops: Of the forward and backward passes, as the trainer's log counts them.
+        useful_flops: Of the forward and backward passes, as the trainer's log counts them; with
+            cached visual tokens those of any epoch but the first.
         peak_bytes: Planned, of the process at its highest; None for a trainer that is not ours.
     """
 
@@ -70,7 +72,6 @@ def expect(variant: Variant, world: World) -> Expected:
             {**settings, "gradient_accumulation_steps": batches}, where=variant.name
         )
         plan = make_plan(config, data, device=find_device(), processes=1, presets=PRESETS)
-    assert plan.work is not None  # there are data
     lengths = [one.num_tokens for one in data.extents]
     return Expected(
         micro_batches=batches,
@@ -79,9 +80,17 @@ def expect(variant: Variant, world: World) -> Expected:
         atoms=sum(count_patches(one.grids) for one in data.extents) // HIDDEN_STRIDE**2,
         labels=sum(one.num_supervised for one in data.extents),
         positions=sum(lengths) if variant.is_packed else padded_positions(data.extents),
-        useful_flops=plan.work.useful_flops,
+        useful_flops=_useful_flops(config, data, world),
         peak_bytes=None if variant.trainer == REFERENCE else plan.memory.peak_device_bytes,
     )
+
+
+def _useful_flops(config: TrainConfig, data: MeasuredData, world: World) -> float:
+    """Count an epoch; what is kept of a frozen tower is not computed again."""
+    outline = Outline.of(read_model_config(world.base), config)
+    counter = FlopCounter(outline.config)
+    parts = [counter.of(shape, learning=outline.learning) for shape in data.shapes]
+    return sum(one.total - one.vision * config.cache_visual_tokens for one in parts)
 
 
 def padded_positions(extents: Sequence[Extent]) -> int:
