@@ -1,8 +1,10 @@
 """`python -m ovis_model.training FILE.json`, also under torchrun, accelerate and deepspeed.
 
 FILE.json is a job written by the train step, or a train_config.json as the seed has it, with
-`data_path`, `image_folder` and `output_dir`.  One argument only: launchers swallow options
-that begin like their own.
+`data_path`, `image_folder` and `output_dir`.  Two options may stand before it:
+
+    --dump-config   say every value that would be used and which keys decide nothing; no training
+    --dry-run       read and encode all data, load the model, make one step, save nothing
 """
 
 import json
@@ -17,7 +19,11 @@ from ovis_model.errors import ConfigError, OutOfMemoryError, OvisError
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainJob, TrainReport
 
-USAGE = "usage: python -m ovis_model.training FILE.json (a job, or a train_config.json)"
+USAGE = (
+    "usage: python -m ovis_model.training [--dump-config | --dry-run] FILE.json "
+    "(a job, or a train_config.json)"
+)
+DUMP, DRY_RUN = "--dump-config", "--dry-run"
 #: What a shell reports for a program ended by Ctrl+C.
 INTERRUPTED = 130
 
@@ -26,6 +32,7 @@ def main(arguments: list[str]) -> int:
     """Train and return the exit code: 1 for a failed training, 2 for a wrong call or setting."""
     # The deepspeed launcher adds --local_rank=N; its environment says the same.
     files = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    option = files.pop(0) if files and files[0] in {DUMP, DRY_RUN} else None
     if len(files) != 1 or files[0].startswith("-"):
         print(USAGE, file=sys.stderr)
         return 2
@@ -35,22 +42,55 @@ def main(arguments: list[str]) -> int:
     for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
         warnings.filterwarnings("ignore", message=f".*{name}.*", category=FutureWarning)
     try:
-        values = read_json_object(Path(files[0]))
-        if "config" in values:
-            run_job(TrainJob.parse(values, where=files[0]), where=files[0])
-        else:
-            run_standalone(TrainConfig.parse(values, where=files[0]), where=files[0])
+        _run(option, read_json_object(Path(files[0])), where=files[0])
     except OvisError as error:
         print(f"error: {_which_process()}{error}", file=sys.stderr)
         if isinstance(error, OutOfMemoryError) and "RANK" not in os.environ:
             # Nobody waits for this process, and only a new one has all of the memory.
             sys.stderr.flush()
-            os.execv(sys.executable, [sys.executable, "-m", "ovis_model.training", *files])
+            os.execv(sys.executable, [sys.executable, "-m", "ovis_model.training", *arguments])
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted; run it again to go on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _run(option: str | None, values: dict[str, Any], *, where: str) -> None:
+    job = TrainJob.parse(values, where=where) if "config" in values else None
+    if option is None and job is not None:
+        run_job(job, where=where)
+        return
+    config = TrainConfig.parse(values if job is None else job.config, where=where)
+    if option == DUMP:
+        dump_config(config)
+    elif option == DRY_RUN:
+        run_dry(config, job, where=where)
+    else:
+        run_standalone(config, where=where)
+
+
+def dump_config(config: TrainConfig) -> None:
+    """Print every value that would be used, and the keys that decide nothing."""
+    from ovis_model.training.arguments import check_keys  # noqa: PLC0415
+    from ovis_model.training.effective_keys import without_effect  # noqa: PLC0415
+
+    for stage in config.stage_configs():
+        check_keys(stage.training_arguments)
+    told = {"values": config.model_dump(mode="json"), "without_effect": without_effect(config)}
+    print(json.dumps(told, indent=2))
+
+
+def run_dry(config: TrainConfig, job: TrainJob | None, *, where: str) -> None:
+    """Try everything up to the first step."""
+    from ovis_model.training.dry_run import dry_run  # noqa: PLC0415
+    from ovis_model.training.inputs import read_extracted  # noqa: PLC0415
+    from ovis_model.training.standalone import read_inputs  # noqa: PLC0415
+
+    inputs = read_inputs(config, where=where) if job is None else read_extracted(job.data)
+    found = dry_run(config, inputs)
+    if os.environ.get("RANK", "0") == "0":
+        print(found, end="")
 
 
 def run_job(job: TrainJob, *, where: str) -> None:

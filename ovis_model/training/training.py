@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,18 +126,13 @@ def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) ->
     # No process gets to a step, and so to a new decision, before all of them have read these.
     where, found = stage.where, reductions(stage.where.resume)
     config = reduced(stage.config, found)
-    arguments = training_arguments(config, resume=where.resume)
-    if arguments.deepspeed is not None:
-        join_deepspeed()
-    processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
-        pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
-    )
-    trainer, extents = _prepare(config, arguments, inputs, processor, where)
+    prepared = prepare(config, inputs, where)
+    trainer, processor = prepared.trainer, prepared.processor
     trainer.group_by = stage.config.per_device_train_batch_size
     with answering_out_of_memory(config, trainer, where.resume):
         _run(trainer, where.resume)
     trainer.load_best()
-    report = _report(config, trainer, inputs, extents)
+    report = _report(config, trainer, inputs, prepared.extents)
     report = report.model_copy(update={"micro_batch_reductions": tuple(found)})
     weights = trainer.gathered_weights()
     if is_main_process():
@@ -148,6 +144,33 @@ def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) ->
         shutil.rmtree(where.resume, ignore_errors=True)
     wait_for_all()
     return report
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training that can begin.
+
+    Attributes:
+        trainer: With model, data and optimizer groups.
+        extents: Size of each sample.
+        processor: Of the base model, with the settings of this training.
+    """
+
+    trainer: OvisTrainer
+    extents: list[Extent]
+    processor: Ovis2_5Processor
+
+
+def prepare(config: TrainConfig, inputs: TrainingInputs, where: Destination) -> Prepared:
+    """Get ready to train, inside a process group; `train` says what may go wrong."""
+    arguments = training_arguments(config, resume=where.resume)
+    if arguments.deepspeed is not None:
+        join_deepspeed()
+    processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
+        pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
+    )
+    trainer, extents = _prepare(config, arguments, inputs, processor, where)
+    return Prepared(trainer, extents, processor)
 
 
 def _prepare(
