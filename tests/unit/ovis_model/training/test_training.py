@@ -13,7 +13,13 @@ from ovis_model.train_config import TrainConfig
 from ovis_model.training.report import TrainReport
 from ovis_model.training.training import train
 from tests.support.tiny_model import TINY_FRAMES
-from tests.support.training_world import TrainingWorld, build_training_world, text_sample
+from tests.support.training_world import (
+    TrainingWorld,
+    build_training_world,
+    image_sample,
+    text_sample,
+    video_sample,
+)
 
 
 def run(world: TrainingWorld, **overrides) -> TrainReport:
@@ -40,6 +46,13 @@ def test_a_training_learns_and_leaves_a_model_that_loads(world):
     assert report.zero_stage == 2
     load_model(world.output)
     assert Ovis2_5Processor.from_pretrained(world.output).frame_sampling == TINY_FRAMES
+
+
+def test_four_samples_are_learned_by_heart(tmp_path):
+    samples = [image_sample(0), image_sample(1), video_sample(0), text_sample(0)]
+    world = build_training_world(tmp_path, samples=samples)
+    report = run(world, max_steps=80, learning_rate=1e-2, save_steps=500)
+    assert report.final_loss < 0.05
 
 
 def test_the_model_folder_tells_where_it_comes_from(world):
