@@ -226,7 +226,7 @@ def test_the_folder_has_the_official_layout_and_the_adapter_beside(world):
     assert "adapter/adapter_model.safetensors" in listed
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_adapters_learn_the_same_at_every_zero_stage(world, stage):
     run(world, gradient_checkpointing=True)
     plain = weights(world.output)
