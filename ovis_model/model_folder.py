@@ -47,6 +47,21 @@ def verify_model_folder(folder: Path) -> str:
     return digest_of(listed)
 
 
+def digest_of_folder(folder: Path) -> str:
+    """Return a model's digest by its files alone, for folders that need not have a manifest.
+
+    For one that has, and is what it says, the digest of `verify_model_folder`.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_of(
+        {
+            path.relative_to(folder).as_posix(): sha256_of_file(path)
+            for path in files
+            if path != folder / MANIFEST
+        }
+    )
+
+
 def _read_listing(folder: Path) -> dict[str, str]:
     listed = read_json(folder / MANIFEST).get("files")
     if not isinstance(listed, dict) or not listed:

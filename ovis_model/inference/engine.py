@@ -6,7 +6,7 @@ it has been said by then.
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args
 
@@ -39,6 +39,7 @@ from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Proce
 
 Result = TypeVar("Result")
 Pixels = tuple[int, int]
+Row = tuple[int, EncodedSample]
 
 #: Leaves both limits to the checkpoint.
 OWN_PIXELS: Pixels = (MIN_PIXELS, SINGLE_MAX_PIXELS)
@@ -57,6 +58,42 @@ class Question(Generic[Result]):
     prompt: EncodedSample
     settings: GenerationSettings
     wrap: Callable[[ParsedOutput, Usage, GenerationSettings], Result]
+
+
+@dataclass(frozen=True)
+class BatchLimit:
+    """How many prompts are generated together.
+
+    Attributes:
+        rows: At most so many.
+        tokens: At most so many positions, padding included: rows times the longest prompt and
+            what it may generate.  A prompt that needs more is generated alone.  None is no limit.
+    """
+
+    rows: int
+    tokens: int | None = None
+
+    def split(
+        self, rows: Sequence[Row], prompts: Sequence[EncodedSample], max_new_tokens: int
+    ) -> Iterator[Sequence[Row]]:
+        """Split rows into batches, in their order.
+
+        Args:
+            rows: What is left of each prompt, with the prompt's index; shortest first.
+            prompts: All prompts, whole.
+            max_new_tokens: What each of them may generate.
+        """
+        start, longest = 0, 0
+        for end, (index, _) in enumerate(rows):
+            longest = max(longest, len(prompts[index].input_ids) + max_new_tokens)
+            size = end + 1 - start
+            if size > 1 and (size > self.rows or self._exceeds(size * longest)):
+                yield rows[start:end]
+                start, longest = end, len(prompts[index].input_ids) + max_new_tokens
+        yield rows[start:]
+
+    def _exceeds(self, positions: int) -> bool:
+        return self.tokens is not None and positions > self.tokens
 
 
 @dataclass(frozen=True)
@@ -154,20 +191,49 @@ class Engine:
             batch_size: Prompts generated together.
         """
         answered: dict[int, InferenceResult] = {}
-        for group in group_prompts(prompts):
-            prefix = None
-            if group.prefix is not None:
-                prefix = self._read_prefix(group.prefix)
-            for start in range(0, len(group.rows), batch_size):
-                rows = group.rows[start : start + batch_size]
-                rests = [rest for _, rest in rows]
-                outputs = generate_outputs(
-                    self.model, self.processor, rests, settings, prefix=prefix
-                )
-                for (index, _), output in zip(rows, outputs, strict=True):
-                    usage = Usage.of(prompts[index], output)
-                    answered[index] = InferenceResult(output, usage, settings)
+        for batch in self.answer_batches(prompts, settings, BatchLimit(batch_size)):
+            answered.update(batch)
         return [answered[index] for index in range(len(prompts))]
+
+    def answer_batches(
+        self,
+        prompts: Sequence[EncodedSample],
+        settings: GenerationSettings,
+        limit: BatchLimit,
+        *,
+        row_seeds: Sequence[int] | None = None,
+        **extra: Any,
+    ) -> Iterator[list[tuple[int, InferenceResult]]]:
+        """Answer many prompts, and give every batch as soon as it is done.
+
+        Prompts that begin with the same media share one reading of them.
+
+        Args:
+            prompts: Encoded, without labels.
+            settings: The same for all.
+            limit: How many are generated together.
+            row_seeds: One per prompt, of sampling; see `generate_ids`.
+            **extra: Handed on to `generate`, such as a streamer.
+
+        Yields:
+            Results with the indices of their prompts.
+        """
+        for group in group_prompts(prompts):
+            prefix = None if group.prefix is None else self._read_prefix(group.prefix)
+            for rows in limit.split(group.rows, prompts, settings.max_new_tokens):
+                outputs = generate_outputs(
+                    self.model,
+                    self.processor,
+                    [rest for _, rest in rows],
+                    settings,
+                    row_seeds=row_seeds and [row_seeds[index] for index, _ in rows],
+                    prefix=prefix,
+                    **extra,
+                )
+                yield [
+                    (index, InferenceResult(output, Usage.of(prompts[index], output), settings))
+                    for (index, _), output in zip(rows, outputs, strict=True)
+                ]
 
     def _read_prefix(self, beginning: EncodedSample) -> PromptPrefix:
         device = next(self.model.parameters()).device

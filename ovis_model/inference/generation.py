@@ -17,6 +17,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from ovis_model.inference.row_sampling import RowSampler
 from ovis_model.inference.thinking import (
     ParsedOutput,
     answer_ids,
@@ -140,6 +141,8 @@ def generate_ids(
     processor: Ovis2_5Processor,
     prompts: Sequence[EncodedSample],
     settings: GenerationSettings,
+    *,
+    row_seeds: Sequence[int] | None = None,
     **extra: Any,
 ) -> Tensor:
     """Continue encoded prompts, all of them in one left-padded batch.
@@ -149,6 +152,8 @@ def generate_ids(
         processor: The one that encoded the prompts.
         prompts: Encoded, without labels.
         settings: Lengths and decoding.
+        row_seeds: One per prompt: when sampling, what a row gets then does not depend on the
+            rows beside it, and `settings.seed` is without effect.  None draws for all at once.
         **extra: Handed on to `generate`, such as a streamer.
 
     Returns:
@@ -160,16 +165,23 @@ def generate_ids(
     inputs: dict[str, Any] = {
         name: tensor.to(device) for name, tensor in batch.items() if tensor is not None
     }
+    keywords = settings.keywords(token_ids)
+    processors = LogitsProcessorList()
     if settings.repetition_penalty is not None:
         # As a processor of our own: asked for by name, transformers would leave out as many of a
         # row's first new tokens as the row has padding.
-        penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
-        extra["logits_processor"] = LogitsProcessorList([penalty])
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if row_seeds is not None and settings.do_sample:
+        sampling = {name: keywords.pop(name, None) for name in ("temperature", "top_k", "top_p")}
+        processors.append(RowSampler(row_seeds, device=device, **sampling))
+        keywords["do_sample"] = False
+    if processors:
+        extra["logits_processor"] = processors
     if settings.stop:
         criteria = StopStringCriteria(settings.stop, processor.tokenizer, token_ids)
         extra["stopping_criteria"] = StoppingCriteriaList([criteria])
     with torch.inference_mode(), _random_numbers(settings.seed, device):
-        return model.generate(**inputs, **settings.keywords(token_ids), **extra)
+        return model.generate(**inputs, **keywords, **extra)
 
 
 @contextmanager

@@ -90,6 +90,11 @@ class InferenceResult(str):
         return self._output, self.usage, self.settings
 
     @property
+    def output(self) -> ParsedOutput:
+        """What was generated, taken apart."""
+        return self._output
+
+    @property
     def text(self) -> str:
         """The whole text as a plain `str`."""
         return str(self)
