@@ -125,7 +125,7 @@ class Engine:
             PlaceholderError: If placeholders and media disagree.
         """
         settings.check(self.processor.token_ids)
-        low, high = self._pixel_limits(media, pixels)
+        low, high = pixel_bounds(self.processor, media, pixels)
         return self.processor.encode_prompt(
             messages,
             images=media.images,
@@ -134,23 +134,6 @@ class Engine:
             min_pixels=low,
             max_pixels=high,
         )
-
-    def _pixel_limits(self, media: Media, pixels: Pixels) -> tuple[int | None, int | None]:
-        """Let one given limit move the other one, if that is the checkpoint's."""
-        low, high = given(pixels[0]), given(pixels[1])
-        own_low, own_high = self._own_limits(media)
-        if low is None and high is not None:
-            return min(own_low, high), high
-        if high is None and low is not None:
-            return low, max(own_high, low)
-        return low, high
-
-    def _own_limits(self, media: Media) -> tuple[int, int]:
-        limits = self.processor.pixel_limits
-        if media.frames is not None:
-            return limits.bounds("video", max(1, len(media.frames)))
-        kind = "single_image" if len(media.images) == 1 else "multiple_image"
-        return limits.bounds(kind, max(1, len(media.images)))
 
     def answer(self, question: Question[Result]) -> Result:
         """Generate the whole answer."""
@@ -247,6 +230,25 @@ class Engine:
     def _finish(self, question: Question[Result], row: list[int]) -> Result:
         output = parse_row(self.processor, row, question.settings)
         return question.wrap(output, Usage.of(question.prompt, output), question.settings)
+
+
+def pixel_bounds(processor: Ovis2_5Processor, media: Media, pixels: Pixels) -> Pixels:
+    """Return the smallest and largest area of a picture; one that is given may move the other.
+
+    Args:
+        processor: Its limits take the place of a `Default`.
+        media: How many pictures there are decides which limits.
+        pixels: What was asked for.
+    """
+    count = len(media.pictures)
+    several = "single_image" if count == 1 else "multiple_image"
+    kind = several if media.frames is None else "video"
+    own_low, own_high = processor.pixel_limits.bounds(kind, max(1, count))
+    low, high = given(pixels[0]), given(pixels[1])
+    if low is None:
+        high = own_high if high is None else high
+        return min(own_low, high), high
+    return low, max(own_high, low) if high is None else high
 
 
 def first_messages(text: str, media: Media, system: str | None = None) -> list[Message]:
