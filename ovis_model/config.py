@@ -248,10 +248,19 @@ class EvaluateConfig(ThinkingConfig):
 
     benchmarks: str = Field(description="folder of benchmark YAML files")
     limit: int | None = Field(default=None, gt=0, description="items per benchmark; None is all")
+    preset: Literal["own", "published", "thinking_on", "thinking_off"] = Field(
+        default="own", description="own: the keys of this section; else official settings"
+    )
     batch_size: int = Field(default=32, gt=0, description="items generated together")
+    batch_tokens: int = Field(
+        default=131_072, gt=0, description="positions generated together, padding included"
+    )
     do_sample: bool = False
     temperature: float = Field(default=0.6, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, description="the first one of sampling")
+    num_seeds: int | None = Field(
+        default=None, gt=0, description="answers per item when sampling; None is 3"
+    )
     contamination: bool = Field(
         default=True, description="look for the benchmarks' items in the training data"
     )

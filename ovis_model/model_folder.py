@@ -47,6 +47,12 @@ def verify_model_folder(folder: Path) -> str:
     return digest_of(listed)
 
 
+def listed_digest(folder: Path) -> str | None:
+    """Return a model's digest as its manifest has it, unchecked; None if there is no manifest."""
+    listed = read_json(folder / MANIFEST).get("files")
+    return digest_of(listed) if listed else None
+
+
 def digest_of_folder(folder: Path) -> str:
     """Return a model's digest by its files alone, for folders that need not have a manifest.
 

@@ -29,11 +29,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--output", help="the JSONL file that receives a batch's answers")
     parser.add_argument("--system", help="a system message")
     parser.add_argument("--thinking", action="store_true", help="think before answering")
-    parser.add_argument("--thinking-budget", type=int, help="tokens of thinking; implies it")
+    parser.add_argument(
+        "--thinking-budget", type=_budget, help="tokens of thinking, or auto; implies it"
+    )
     parser.add_argument("--max-new-tokens", type=int, help="tokens in all")
     parser.add_argument("--greedy", action="store_true", help="take the likeliest token, always")
     parser.add_argument("--seed", type=int, help="of sampling")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _budget(text: str) -> int | str:
+    """Read a number of tokens, or `auto`: what `ovis eval sweep` recorded."""
+    return text if text == "auto" else int(text)
 
 
 def infer(options: argparse.Namespace) -> None:

@@ -26,7 +26,11 @@ TRAIN_LOSS = REPORTS / "train_loss.csv"
 TRAIN_XRAY = REPORTS / "train_xray.html"
 EVALUATE_REPORT = REPORTS / "evaluate.json"
 EVALUATE_HTML = REPORTS / "evaluate.html"
+EVALUATE_SCORES = REPORTS / "evaluate_scores.csv"
+EVALUATE_GUARD = REPORTS / "guard.json"
 PREDICTIONS = REPORTS / "predictions"
+#: Answers of an unfinished evaluation: outside every DVC out for the same reason.
+EVALUATE_RESUME = REPORTS / ".resume"
 REGISTER_REPORT = REPORTS / "register.json"
 MODEL_CARD = REPORTS / "model_card.md"
 

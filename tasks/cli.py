@@ -5,37 +5,39 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _compare, _data, _infer, _plan, environment
+from tasks import _compare, _data, _eval, _infer, _plan, environment
 from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, do it, and return the exit code."""
     options = _parser().parse_args(arguments)
     environment.apply()
+    commands: dict[str, Callable[[], int | None]] = {
+        "ui": lambda: show_ui(options.port),
+        "infer": lambda: _infer.infer(options),
+        "data": lambda: _data.data(options),
+        "plan": lambda: _plan.plan(options),
+        "eval": lambda: _eval.evaluate(options),
+        "compare": lambda: _compare.compare_runs(options),
+        "status": lambda: show_status(options.seconds),
+    }
     try:
-        if options.command == "ui":
-            show_ui(options.port)
-        elif options.command == "infer":
-            _infer.infer(options)
-        elif options.command == "data":
-            _data.data(options)
-        elif options.command == "plan":
-            _plan.plan(options)
-        elif options.command == "compare":
-            return _compare.compare_runs(options)
-        else:
-            sys.stdout.write(as_text(read_summary(), seconds=options.seconds) + "\n")
+        code = commands[options.command]()
     except ConfigError as error:
         sys.stderr.write(f"ovis {options.command}: {error}\n")
         return 2
     except OvisError as error:
         sys.stderr.write(f"ovis {options.command}: {error}\n")
         return 1
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +51,17 @@ def _parser() -> argparse.ArgumentParser:
     _data.add_parser(commands)
     _plan.add_parser(commands)
     _compare.add_parser(commands)
+    _eval.add_parser(commands)
     return parser
+
+
+def show_status(seconds: int | None) -> None:
+    """Write the table of the last run.
+
+    Args:
+        seconds: Wall time of the run, to be shown with it.
+    """
+    sys.stdout.write(as_text(read_summary(), seconds=seconds) + "\n")
 
 
 def show_ui(port: int) -> None:

@@ -2,15 +2,30 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.logging import get_run_logger
 
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
+from ovis_model.reports import write_text
 from tasks._dvc import reproduce
-from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, EXTRACTED, MODEL, PREDICTIONS
+from tasks.artifacts import (
+    EVALUATE_GUARD,
+    EVALUATE_HTML,
+    EVALUATE_REPORT,
+    EVALUATE_RESUME,
+    EVALUATE_SCORES,
+    EXTRACTED,
+    KEPT_MODELS,
+    MODEL,
+    PREDICTIONS,
+)
 from tasks.params import Params
+
+if TYPE_CHECKING:
+    from ovis_model.evaluation.evaluation import Models
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +42,57 @@ def run(params: Params) -> None:
     digest = read_inputs_digest(MODEL)
     report = evaluation.evaluate(
         config,
-        model=MODEL,
-        base_model=Path(params.train.ovis_pretrained_path),
+        models=find_models(params),
         benchmarks=Path(config.benchmarks),
         training=EXTRACTED if config.contamination else None,
-        predictions=PREDICTIONS,
-        html=EVALUATE_HTML,
+        outputs=evaluation.Outputs(
+            predictions=PREDICTIONS,
+            html=EVALUATE_HTML,
+            guard=EVALUATE_GUARD,
+            working=EVALUATE_RESUME,
+        ),
     )
     report.write(EVALUATE_REPORT)
+    write_text(EVALUATE_SCORES, scores_csv(report))
     log.info("%s", report.to_table())
     # Clock readings are for the tracker: another step reads the report.
     runs = {role: read_run(PREDICTIONS / role) for role in (evaluation.BASE, evaluation.TUNED)}
     metrics = {**report.metrics, **timing_metrics(runs)}
-    _mlflow.log_results(digest, metrics, (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS))
+    artifacts = (EVALUATE_REPORT, EVALUATE_HTML, EVALUATE_GUARD, PREDICTIONS)
+    _mlflow.log_results(digest, metrics, artifacts)
+
+
+def scores_csv(report: EvaluationReport) -> str:
+    """Write the scores as `dvc plots` draws them: one bar per benchmark and model."""
+    lines = ["name,score,interval_low,interval_high\n"]
+    for name, one in report.benchmarks.items():
+        lines += [
+            f"{name} {role},{score.score},{score.interval_low},{score.interval_high}\n"
+            for role, score in (("base", one.base), ("tuned", one.tuned))
+        ]
+    return "".join(lines)
+
+
+def find_models(params: Params) -> "Models":
+    """Say who is asked; only here the registry is asked who the champion is."""
+    from ovis_model.evaluation.evaluation import CHAMPION, Models  # noqa: PLC0415
+    from tasks._mlflow import MODEL_DIGEST, MlflowRegistry  # noqa: PLC0415
+
+    base = Path(params.train.ovis_pretrained_path)
+    name = params.register_.model_name
+    registry = MlflowRegistry(name)
+    version = registry.version_at(CHAMPION)
+    if version is None:
+        return Models(MODEL, base)
+    kept = KEPT_MODELS / name / registry.tags_of(version).get(MODEL_DIGEST, "unknown")
+    if not kept.is_dir():
+        return Models(
+            MODEL,
+            base,
+            champion_version=version,
+            champion_note=f"the files of version {version} are not in {kept}",
+        )
+    return Models(MODEL, base, kept, version)
 
 
 @task(name="evaluate", retries=1, retry_delay_seconds=60)

@@ -1,156 +1,176 @@
 """Step 4 of 5: the base and the tuned model answer the same questions, thinking enabled."""
 
+import logging
 import shutil
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ovis_model.config import EvaluateConfig, FrameSampling
 from ovis_model.data.media_files import MediaFiles
 from ovis_model.data.sample_file import SampleFile
-from ovis_model.evaluation.answers import extract_answer
+from ovis_model.evaluation.backends.in_process import TransformersBackend
 from ovis_model.evaluation.benchmarks.benchmark import Benchmark, load_benchmarks
-from ovis_model.evaluation.candidate import Candidate, load_media
 from ovis_model.evaluation.contamination import Asked, Overlap, TrainingTraces, find_overlap
+from ovis_model.evaluation.exam import Exam
+from ovis_model.evaluation.exams import build_exams, describe_protocol
 from ovis_model.evaluation.gallery import PicturesOf
-from ovis_model.evaluation.grouping import parts_of
-from ovis_model.evaluation.predictions import (
-    RUN_FILE,
-    BenchmarkRecord,
-    PredictionRow,
-    PredictionWriter,
-    RunRecord,
-    read_run,
-)
-from ovis_model.evaluation.recording import record_answer
+from ovis_model.evaluation.guard import Incumbent, stand_guard
+from ovis_model.evaluation.item_media import load_media
+from ovis_model.evaluation.predictions import PredictionRow, Run
 from ovis_model.evaluation.report import render_html
+from ovis_model.evaluation.running import ask, drop_unused, refuse_errors, write_run
 from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.evaluation.shards import Shard
 from ovis_model.evaluation.summary import Sources, summarise
-from ovis_model.inference.generation import GenerationSettings
+from ovis_model.evaluation.working_rows import WorkingRows
+from ovis_model.inference.engine import BatchLimit
+from ovis_model.model_folder import digest_of_folder
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import write_text
 
-#: Who sits the exam; also the folders of their predictions.
-BASE, TUNED = "base", "tuned"
+log = logging.getLogger(__name__)
+
+#: Who sits the exam; the first two are also the folders of their predictions.
+BASE, TUNED, CHAMPION = "base", "tuned", "champion"
 
 
-def evaluate(  # noqa: PLR0913 - a step's paths are its interface
+@dataclass(frozen=True)
+class Models:
+    """Who is asked.
+
+    Attributes:
+        tuned: The tuned checkpoint; its pixel limits and frame sampling hold for all.
+        base: The checkpoint it was tuned from.
+        champion: The registry's champion, None if there is none or its files are not here.
+        champion_version: Its version.
+        champion_note: Why it is not asked.
+    """
+
+    tuned: Path
+    base: Path
+    champion: Path | None = None
+    champion_version: int | None = None
+    champion_note: str = "there is no champion"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an evaluation writes.
+
+    Attributes:
+        predictions: Folder that receives a run of each model, `tuned` and `base`; replaced.
+        html: The report with pictures.
+        guard: What the candidate lost against base and champion.
+        working: Folder of unfinished runs, which outlives a kill.
+    """
+
+    predictions: Path
+    html: Path
+    guard: Path
+    working: Path
+
+
+def evaluate(
     config: EvaluateConfig,
     *,
-    model: Path,
-    base_model: Path,
+    models: Models,
     benchmarks: Path,
     training: Path | None,
-    predictions: Path,
-    html: Path,
+    outputs: Outputs,
 ) -> EvaluationReport:
-    """Score two checkpoints on every benchmark of a folder.
+    """Score checkpoints on every benchmark of a folder.
 
     Args:
         config: Thinking, decoding, and how many items.
-        model: The tuned checkpoint; its pixel limits and frame sampling hold for both.
-        base_model: The checkpoint it was tuned from.
+        models: Who is asked.
         benchmarks: Folder of benchmark YAML files.
-        training: The extracted data it was tuned on, in which items are looked for; None looks
-            for nothing.
-        predictions: Folder that receives a run of each model, `tuned` and `base`; replaced.
-        html: File that receives the report with pictures.
+        training: The extracted data the model was tuned on, in which items are looked for; None
+            looks for nothing.
+        outputs: What is written.
 
     Raises:
         DataError: If a benchmark or one of its items cannot be used.
         CheckpointError: If a checkpoint is incomplete.
         ConfigError: If the token limits leave no room for an answer.
     """
-    exams = load_benchmarks(benchmarks, limit=config.limit)
-    protocol = describe_protocol(config)
+    asked = load_benchmarks(benchmarks, limit=config.limit)
     # Before any model is loaded: a missing file should cost seconds, not an evaluation.
-    records = {
-        exam.name: BenchmarkRecord(
-            fingerprint=exam.fingerprint(protocol),
-            metric=exam.header.metric,
-            num_items=len(exam.items),
-            parts=parts_of(exam.header.aggregate_name, exam.items),
-            seeds=(config.seed if config.do_sample else 0,),
-        )
-        for exam in exams
-    }
-    partial = predictions.with_name(predictions.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for role, path in ((BASE, base_model), (TUNED, model)):
-        record = RunRecord(model=role, protocol=protocol, benchmarks=records)
-        _sit(path, exams, config, seen_as=model, record=record, folder=partial / role)
-    sampling = Ovis2_5Processor.from_pretrained(model).frame_sampling
+    exams = build_exams(asked, config, model=models.tuned)
+    sitting = _Sitting(config, exams, seen_as=models.tuned, working=outputs.working)
+    base = sitting.ask(models.base, BASE)
+    tuned = sitting.ask(models.tuned, TUNED)
+    incumbent = _ask_champion(sitting, models, tuned)
+    sampling = Ovis2_5Processor.from_pretrained(models.tuned).frame_sampling
     sources = Sources(
-        tuned=read_run(partial / TUNED),
-        base=read_run(partial / BASE),
-        overlaps={} if training is None else _find_overlaps(exams, training, sampling),
+        tuned=tuned,
+        base=base,
+        champion=incumbent.run,
+        overlaps={} if training is None else _find_overlaps(asked, training, sampling),
     )
     report = summarise(sources)
     page = render_html(
         report,
         sources,
-        pictures_of=_pictures_of(exams, sampling),
-        descriptions={exam.name: exam.header.description for exam in exams},
+        pictures_of=_pictures_of(asked, sampling),
+        descriptions={one.name: one.header.description for one in asked},
     )
-    shutil.rmtree(predictions, ignore_errors=True)
-    partial.rename(predictions)
-    write_text(html, page)
+    partial = outputs.predictions.with_name(outputs.predictions.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for role, run in ((BASE, base), (TUNED, tuned)):
+        write_run(run, partial / role)
+    shutil.rmtree(outputs.predictions, ignore_errors=True)
+    partial.rename(outputs.predictions)
+    write_text(outputs.html, page)
+    guard = stand_guard(tuned, base, incumbent)
+    guard.write(outputs.guard)
+    log.info("%s", guard.to_table())
+    drop_unused(outputs.working, sitting.used)
     return report
 
 
-def describe_protocol(config: EvaluateConfig) -> dict[str, Any]:
-    """Return what decides how answers are generated, and nothing else."""
-    return {
-        "enable_thinking": config.enable_thinking,
-        "thinking_budget": config.budget,
-        "max_new_tokens": config.max_new_tokens,
-        "do_sample": config.do_sample,
-        "temperature": config.temperature if config.do_sample else None,
-        "seed": config.seed if config.do_sample else None,
-    }
+@dataclass(frozen=True)
+class _Sitting:
+    """Lets one checkpoint after the other answer the same exams."""
+
+    config: EvaluateConfig
+    exams: Sequence[Exam]
+    seen_as: Path
+    working: Path
+    used: list[Path] = field(default_factory=list)
+
+    def ask(self, path: Path, role: str) -> Run:
+        """Ask one checkpoint; its memory is free afterwards.
+
+        Raises:
+            DataError: If a question got no answer.
+        """
+        limit = BatchLimit(self.config.batch_size, self.config.batch_tokens)
+        backend = TransformersBackend.load(path, seen_as=self.seen_as, limit=limit)
+        self.used.extend(
+            WorkingRows.of(self.working, exam, backend, Shard()).folder for exam in self.exams
+        )
+        run = ask(
+            self.exams,
+            backend,
+            working=self.working,
+            label=f"evaluate {role}",
+            protocol=describe_protocol(self.config),
+        )
+        assert run is not None, "one process leaves nothing to others"
+        refuse_errors(run)
+        return run
 
 
-def _sit(  # noqa: PLR0913 - who, what, how, and where to
-    path: Path,
-    exams: Sequence[Benchmark],
-    config: EvaluateConfig,
-    *,
-    seen_as: Path,
-    record: RunRecord,
-    folder: Path,
-) -> None:
-    """Let one checkpoint answer everything and store its rows; its memory is free afterwards."""
-    settings = GenerationSettings(
-        max_new_tokens=config.max_new_tokens,
-        enable_thinking=config.enable_thinking,
-        thinking_budget=config.budget,
-        do_sample=config.do_sample,
-        temperature=config.temperature,
-    )
-    candidate = Candidate.load(
-        path, settings, seen_as=seen_as, batch_size=config.batch_size, seed=config.seed
-    )
-    record.write(folder / RUN_FILE)
-    num_items = sum(len(exam.items) for exam in exams)
-    label = f"evaluate {record.model}"
-    with tqdm(total=num_items, desc=label, unit="item", file=sys.stderr) as bar:
-        for exam in exams:
-            answers = candidate.answer(exam, bar.update)
-            with PredictionWriter(folder / f"{exam.name}.jsonl") as writer:
-                writer.write(
-                    record_answer(
-                        exam,
-                        item,
-                        answered,
-                        exam.mark(item, extract_answer(answered.output)),
-                        record,
-                    )
-                    for answered, item in zip(answers, exam.items, strict=True)
-                )
+def _ask_champion(sitting: _Sitting, models: Models, tuned: Run) -> Incumbent:
+    version = models.champion_version
+    if models.champion is None:
+        return Incumbent(version, note=models.champion_note)
+    if digest_of_folder(models.champion) == tuned.record.model:
+        return Incumbent(version, note="the candidate is the champion")
+    return Incumbent(version, sitting.ask(models.champion, CHAMPION))
 
 
 def _find_overlaps(

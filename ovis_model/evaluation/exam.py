@@ -65,6 +65,7 @@ class Exam:
         pixels: Smallest and largest area of a picture.
         seeds: Every question is asked once with each.
         parts: What the score is the mean of.
+        scorer: The revision that the rules of marking follow.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Exam:
     pixels: Pixels = OWN_PIXELS
     seeds: tuple[int, ...] = (0,)
     parts: tuple[str, ...] = ("rows",)
+    scorer: str = "own"
 
     @property
     def asked(self) -> "list[Asked]":
@@ -194,14 +196,20 @@ class Backend(Protocol):
 def seen_media(question: Question, media: Media, grids: Sequence[Any] = ()) -> list[SeenMedium]:
     """Describe what was shown.
 
+    Frames are one video to the model, so they share a grid; those of a video file, its digest.
+
     Args:
-        question: Knows the digests; that of a video file stands for all of its frames.
+        question: Knows the digests.
         media: The decoded pictures.
-        grids: (t, h, w) per image, or one for a video's frames together.
+        grids: (t, h, w) per image, or one for all frames; none if the backend does not tell.
     """
-    sizes = [picture.size for picture in media.pictures[: len(question.media)]]
-    given = [tuple(int(side) for side in grid) for grid in grids] + [None] * len(sizes)
+    digests = question.media
     return [
-        SeenMedium(sha256=digest, width=size[0], height=size[1], grid=grid)  # type: ignore[arg-type]
-        for digest, size, grid in zip(question.media, sizes, given, strict=False)
+        SeenMedium(
+            sha256=digests[place if len(digests) > 1 else 0],
+            width=picture.width,
+            height=picture.height,
+            grid=tuple(grids[place if len(grids) > 1 else 0]) if len(grids) else None,
+        )
+        for place, picture in enumerate(media.pictures)
     ]

@@ -9,9 +9,10 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,13 +34,14 @@ from ovis_model.inference.thinking import ParsedOutput
 log = logging.getLogger(__name__)
 
 
-def ask(
+def ask(  # noqa: PLR0913 - what, who, where, which share, under which name
     exams: Sequence[Exam],
     backend: Backend,
     *,
     working: Path,
     shard: Shard | None = None,
     label: str = "evaluate",
+    protocol: Mapping[str, Any] | None = None,
 ) -> Run | None:
     """Ask what was not asked yet.
 
@@ -49,6 +51,7 @@ def ask(
         working: Folder of unfinished runs; rows are kept there.
         shard: Which of several processes this is; None is the only one.
         label: What the progress bar is called.
+        protocol: How answers are generated, for the record; None takes it from the exams.
 
     Returns:
         The whole run, or None if other processes have not finished their questions.  Questions
@@ -65,12 +68,21 @@ def ask(
     num_asked = sum(len(shard.take(exam.asked)) for exam in exams)
     num_open = sum(map(len, todo))
     with tqdm(
-        total=num_asked, initial=num_asked - num_open, desc=label, unit="item", file=sys.stderr
+        total=num_asked,
+        initial=num_asked - num_open,
+        desc=label,
+        unit="item",
+        mininterval=0.5,
+        file=sys.stderr,
     ) as bar:
         for exam, rows, pending in zip(exams, places, todo, strict=True):
             if pending:
                 _ask_one(exam, pending, backend, rows, bar.update)
-    return _gather(exams, backend, places)
+    gathered = _gather(exams, places)
+    if gathered is None:
+        return None
+    described = {exam.name: exam.generation for exam in exams} if protocol is None else protocol
+    return Run(_record(exams, backend, described), gathered)
 
 
 def _open_questions(exam: Exam, rows: WorkingRows, shard: Shard) -> list[Asked]:
@@ -93,7 +105,9 @@ def _ask_one(
             on_progress(len(answered))
 
 
-def _gather(exams: Sequence[Exam], backend: Backend, places: Sequence[WorkingRows]) -> Run | None:
+def _gather(
+    exams: Sequence[Exam], places: Sequence[WorkingRows]
+) -> dict[str, tuple[PredictionRow, ...]] | None:
     """Put the rows of all processes together, in the order of the questions."""
     gathered = {}
     for exam, rows in zip(exams, places, strict=True):
@@ -104,14 +118,15 @@ def _gather(exams: Sequence[Exam], backend: Backend, places: Sequence[WorkingRow
             return None
         # Marked again: the rows may be older than the benchmark's rule.
         gathered[exam.name] = tuple(_marked(exam, found[one.key]) for one in exam.asked)
-    return Run(_record(exams, backend), gathered)
+    return gathered
 
 
-def _record(exams: Sequence[Exam], backend: Backend) -> RunRecord:
+def _record(exams: Sequence[Exam], backend: Backend, protocol: Mapping[str, Any]) -> RunRecord:
+    scorers = {exam.scorer for exam in exams}
     return RunRecord(
         model=backend.model,
-        protocol={exam.name: exam.generation for exam in exams},
-        conditions=backend.conditions,
+        protocol=dict(protocol),
+        conditions={**backend.conditions, "scorer": ", ".join(sorted(scorers)), "judge": "none"},
         provenance={**backend.provenance, "code": code_digest()},
         benchmarks={
             exam.name: BenchmarkRecord(
@@ -174,12 +189,12 @@ def _marked(exam: Exam, row: PredictionRow) -> PredictionRow:
 
 def flags_of(output: ParsedOutput, settings: GenerationSettings) -> Flags:
     """Tell how thought and answer ended."""
-    closed, cut = output.thinking_closed, output.finish_reason == "length"
+    closed = output.thinking_closed
     return Flags(
         forced_close=closed == "forced",
         unclosed_thinking=closed == "never",
         no_think_block=settings.enable_thinking and closed == "none",
-        answer_truncated=cut and closed != "never",
+        answer_truncated=output.finish_reason == "length",
     )
 
 

@@ -104,7 +104,8 @@ def write_rows(path: Path, rows: Iterable[PredictionRow]) -> None:
 def _answers(row: PredictionRow, asked: Asked) -> bool:
     """Tell whether a row is about this very question."""
     question = asked.question
-    seen = tuple(medium.sha256 for medium in row.media)
+    # All frames of a video file have its digest.
+    seen = dict.fromkeys(medium.sha256 for medium in row.media)
     return (row.row_hash, row.prompt) == (question.row_hash, question.prompt) and (
-        row.status == "error" or seen == question.media
+        row.status == "error" or list(seen) == list(dict.fromkeys(question.media))
     )

@@ -14,7 +14,14 @@ out, as the chat template does.
 from collections.abc import Sequence
 from typing import Unpack
 
-from ovis_model.inference.defaults import BUDGET, MAX_NEW_TOKENS, NUM_FRAMES, Options, given
+from ovis_model.inference.defaults import (
+    BUDGET,
+    MAX_NEW_TOKENS,
+    NUM_FRAMES,
+    Budget,
+    Options,
+    given,
+)
 from ovis_model.inference.engine import (
     OWN_PIXELS,
     Engine,
@@ -62,7 +69,7 @@ class ChatSession:
         *,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         max_new_tokens: int = MAX_NEW_TOKENS,
         temperature: float = 0.6,
         do_sample: bool = True,

@@ -8,10 +8,10 @@ given by the caller.
 import difflib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 from ovis_model.errors import CheckpointError
 from ovis_model.inference.generation import GenerationSettings
@@ -26,6 +26,8 @@ class Default(int):
 
 
 BUDGET = Default(2048)
+#: Tokens, or what a sweep recorded for the model.
+Budget = int | Literal["auto"]
 MAX_NEW_TOKENS = Default(1024)
 #: Room for the default budget and as long an answer as without thinking.
 MAX_NEW_TOKENS_THINKING = 3072
@@ -108,14 +110,22 @@ class SamplingDefaults:
 class SettingsChooser:
     """Settles what the caller's arguments and the checkpoint's defaults mean together."""
 
-    def __init__(self, defaults: SamplingDefaults) -> None:
-        """Remember the defaults, and that nobody has been told about them yet."""
+    def __init__(
+        self, defaults: SamplingDefaults, auto_budget: Callable[[], int] | None = None
+    ) -> None:
+        """Remember the defaults, and that nobody has been told about them yet.
+
+        Args:
+            defaults: Of the checkpoint.
+            auto_budget: Reads the budget that `auto` stands for; None if there can be none.
+        """
         self._defaults = defaults
+        self._auto_budget = auto_budget
         self._told: set[str] = set()
 
     def choose(
         self,
-        thinking: tuple[bool, bool, int],
+        thinking: tuple[bool, bool, Budget],
         max_new_tokens: int,
         temperature: float,
         do_sample: bool,
@@ -129,7 +139,7 @@ class SettingsChooser:
         Args:
             thinking: enable_thinking, enable_thinking_budget and thinking_budget.  Giving a
                 budget while thinking is enabled enables it; without thinking both are without
-                effect.
+                effect.  "auto" is what a sweep recorded, which may be not to think.
             max_new_tokens: Tokens in all.
             temperature: Of sampling.
             do_sample: Whether to sample.
@@ -139,7 +149,13 @@ class SettingsChooser:
             TypeError: If an option is unknown.
         """
         check_names(options)
-        enable_thinking, enable_budget, budget = thinking
+        enable_thinking, enable_budget, asked_budget = thinking
+        budget: int = BUDGET
+        if asked_budget != "auto":
+            budget = asked_budget
+        elif enable_thinking:
+            budget = self._read_auto()
+            enable_thinking = budget > 0
         bounded = enable_thinking and (enable_budget or given(budget) is not None)
         if enable_thinking and given(max_new_tokens) is None:
             max_new_tokens = MAX_NEW_TOKENS_THINKING
@@ -154,6 +170,11 @@ class SettingsChooser:
             seed=options.get("seed"),
             **self._sampling(temperature, options, do_sample=do_sample),
         )
+
+    def _read_auto(self) -> int:
+        if self._auto_budget is None:
+            raise ValueError("thinking_budget 'auto' needs a model in a folder; give a number")
+        return self._auto_budget()
 
     def _sampling(
         self, temperature: float, options: Options, *, do_sample: bool

@@ -17,12 +17,14 @@ repetition_penalty), else the value in the signature.
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import nn
 
+from ovis_model.inference.auto_budget import read_auto_budget
 from ovis_model.inference.batch import (
     Batch,
     BatchAnswer,
@@ -38,6 +40,7 @@ from ovis_model.inference.defaults import (
     MIN_PIXELS,
     NUM_FRAMES,
     SINGLE_MAX_PIXELS,
+    Budget,
     Options,
     SamplingDefaults,
     SettingsChooser,
@@ -116,7 +119,9 @@ class Ovis25Inference:
         )
         nn.Module.to(self.model, self.device)  # transformers' own `to` hides its signature
         log.info("attention: vit %(vit)s; llm %(llm)s", self.model.attention_in_use)
-        self.engine = Engine(self.model, self.processor, SettingsChooser(defaults))
+        self.engine = Engine(
+            self.model, self.processor, SettingsChooser(defaults, partial(read_auto_budget, path))
+        )
 
     def _single_image_inference(
         self,
@@ -124,7 +129,7 @@ class Ovis25Inference:
         text_prompt: str,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         max_new_tokens: int = MAX_NEW_TOKENS,
         temperature: float = 0.6,
         do_sample: bool = True,
@@ -139,7 +144,8 @@ class Ovis25Inference:
             text_prompt: The question.
             enable_thinking: Let the model think before it answers.
             enable_thinking_budget: Limit the thought; passing `thinking_budget` does so too.
-            thinking_budget: Tokens after which the thought is closed.
+            thinking_budget: Tokens after which the thought is closed; "auto" is what
+                `ovis eval sweep` recorded.
             max_new_tokens: Tokens in all; not given, 3072 with thinking and 1024 without.
             temperature: Of sampling.
             do_sample: Sample; False takes the likeliest token.
@@ -165,7 +171,7 @@ class Ovis25Inference:
         text_prompt: str,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         max_new_tokens: int = MAX_NEW_TOKENS,
         temperature: float = 0.6,
         min_pixels: int = MIN_PIXELS,
@@ -211,7 +217,7 @@ class Ovis25Inference:
         *,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         min_pixels: int = MIN_PIXELS,
         **options: Unpack[Options],
     ) -> Question[InferenceResult]:
@@ -244,7 +250,7 @@ class Ovis25Inference:
         *,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         min_pixels: int = MIN_PIXELS,
         **options: Unpack[Options],
     ) -> Question[InferenceResult]:
@@ -286,7 +292,7 @@ class Ovis25Inference:
         do_sample: bool = True,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         **options: Unpack[Options],
     ) -> Question[InferenceResult]:
         """Ask without any picture.
@@ -311,7 +317,7 @@ class Ovis25Inference:
         max_new_tokens: int = MAX_NEW_TOKENS,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         min_pixels: int = MIN_PIXELS,
         max_pixels: int = SINGLE_MAX_PIXELS,
         **options: Unpack[Options],
@@ -360,7 +366,7 @@ class Ovis25Inference:
         output: str | Path | None = None,
         enable_thinking: bool = False,
         enable_thinking_budget: bool = False,
-        thinking_budget: int = BUDGET,
+        thinking_budget: Budget = BUDGET,
         max_new_tokens: int = MAX_NEW_TOKENS,
         temperature: float = 0.6,
         do_sample: bool = True,

@@ -113,7 +113,6 @@ class TransformersBackend:
             "backend": "transformers",
             "dtype": str(self._parameter.dtype).removeprefix("torch."),
             "pixels_and_frames": digest_of(seen),
-            "chat_template": digest_of(processor.chat_template),
         }
 
     @cached_property

@@ -143,7 +143,6 @@ class OpenAIBackend:
         return {
             "backend": "openai",
             "pixels_and_frames": digest_of(seen),
-            "chat_template": digest_of(self.processor.chat_template),
         }
 
     @property

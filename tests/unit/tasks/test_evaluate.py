@@ -1,17 +1,30 @@
 """The step as DVC runs it: reports on disk, and the same numbers on the model's MLflow run."""
 
 import json
+import shutil
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from PIL import Image
 
-from ovis_model.errors import CheckpointError
+from ovis_model.errors import CheckpointError, ConfigError
+from ovis_model.evaluation.guard import Guard
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
-from tasks import evaluate
-from tasks._mlflow import find_run_id
-from tasks.artifacts import EVALUATE_HTML, EVALUATE_REPORT, EXTRACTED, MODEL, PREDICTIONS
+from tasks import _eval, evaluate
+from tasks._mlflow import MlflowRegistry, find_run_id, setup
+from tasks.artifacts import (
+    EVALUATE_GUARD,
+    EVALUATE_HTML,
+    EVALUATE_REPORT,
+    EVALUATE_SCORES,
+    EXTRACTED,
+    KEPT_MODELS,
+    MODEL,
+    PARAMS,
+    PREDICTIONS,
+)
 from tasks.params import Params
 from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
@@ -63,6 +76,32 @@ def test_the_step_leaves_its_reports_and_tells_the_tracker(world):
         "tuned/run.json",
     ]
     assert find_run_id("abc") is not None
+    table = EVALUATE_SCORES.read_text(encoding="utf-8").splitlines()
+    assert table[0] == "name,score,interval_low,interval_high"
+    assert [line.split(",")[0] for line in table[1:]] == ["digits base", "digits tuned"]
+    assert Guard.read(EVALUATE_GUARD).note == "there is no champion"
+
+
+def test_the_champion_of_the_registry_is_asked_if_its_files_are_here(world, monkeypatch):
+    kept = build_tiny_checkpoint(KEPT_MODELS / "ovis2_5" / "d1", seed=3)
+    registry = MlflowRegistry("ovis2_5")
+    (kept / "lineage.json").write_text('{"inputs_digest": "abc"}', encoding="utf-8")
+    tags = {"ovis.model_digest": "d1", "ovis.inputs_digest": "abc"}
+    client = MlflowClient(tracking_uri=setup())
+    client.create_registered_model("ovis2_5")
+    made = client.create_model_version("ovis2_5", kept.resolve().as_uri(), tags=tags)
+    registry.move_alias("champion", int(made.version))
+    found = evaluate.find_models(Params.read())
+    assert (found.champion, found.champion_version) == (kept, 1)
+    assert _eval.find_model("champion", PARAMS) == kept
+    with pytest.raises(ConfigError, match="no version of ovis2_5 is the previous"):
+        _eval.find_model("previous", PARAMS)
+    shutil.rmtree(kept)
+    with pytest.raises(ConfigError, match="the files of ovis2_5 version 1 are not in"):
+        _eval.find_model("champion", PARAMS)
+    found = evaluate.find_models(Params.read())
+    assert found.champion is None
+    assert found.champion_note == f"the files of version 1 are not in {kept}"
 
 
 def test_a_model_that_does_not_say_what_it_is_made_from_is_refused(tmp_path):

@@ -10,9 +10,11 @@ from PIL import Image
 
 from ovis_model.config import EvaluateConfig, PixelLimits
 from ovis_model.errors import ConfigError, DataError
-from ovis_model.evaluation.evaluation import evaluate
+from ovis_model.evaluation.evaluation import Models, Outputs, evaluate
+from ovis_model.evaluation.guard import Guard
 from ovis_model.evaluation.predictions import read_run
 from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.model_folder import digest_of_folder
 from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
 
@@ -66,16 +68,23 @@ def write_benchmark(folder, name, items, metric="exact"):
     (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
-def run(world, output, config=CONFIG):
+def run(world, output, config=CONFIG, **champion):
     return evaluate(
         config,
-        model=world / "tuned",
-        base_model=world / "base",
+        models=Models(world / "tuned", world / "base", **champion),
         benchmarks=world / "benchmarks",
         training=world / "extracted",
-        predictions=output / "predictions",
-        html=output / "evaluate.html",
+        outputs=Outputs(
+            predictions=output / "predictions",
+            html=output / "evaluate.html",
+            guard=output / "guard.json",
+            working=output / ".resume",
+        ),
     )
+
+
+def guard_of(output):
+    return Guard.read(output / "guard.json")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +100,9 @@ def rows_of(output, name, role="tuned"):
 def answers_of(output, name, role="tuned"):
     """Return what does not depend on how fast it came or what it was answered with."""
     rows = rows_of(output, name, role)
-    return [row.model_copy(update={"latency_s": 0.0, "batch_rows": 1}) for row in rows]
+    return [
+        row.model_copy(update={"latency_s": 0.0, "ttft_s": None, "batch_rows": 1}) for row in rows
+    ]
 
 
 def test_every_benchmark_is_scored_for_both_models(evaluated):
@@ -103,17 +114,17 @@ def test_every_benchmark_is_scored_for_both_models(evaluated):
     assert report.protocol["thinking_budget"] == 4
 
 
-def test_each_item_has_a_row_of_each_model_that_tells_all(evaluated):
+def test_each_item_has_a_row_of_each_model_that_tells_all(evaluated, world):
     report, output = evaluated
     for role in ("base", "tuned"):
         rows = rows_of(output, "images", role)
         assert [row.index for row in rows] == [f"i{number}" for number in range(7)]
         for row in rows:
-            assert row.model == role
+            assert row.model == digest_of_folder(world / role)
             assert row.tokens.thinking <= 4
             assert 0 < row.tokens.visual < row.tokens.prompt
             assert row.right is (row.response.strip() == row.truth)
-            assert row.latency_s > 0
+            assert row.latency_s >= row.ttft_s > 0
             assert {(one.width, one.height) for one in row.media} == {(32, 32)}
             assert len({row.media[0].sha256, row.row_hash}) == 2
         score = getattr(report.benchmarks["images"], role)
@@ -172,7 +183,8 @@ def test_an_old_prediction_does_not_survive(world, tmp_path):
     old.parent.mkdir()
     old.write_text("{}", encoding="utf-8")
     run(world, tmp_path, CONFIG.model_copy(update={"limit": 1}))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate.html", "predictions"]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == [".resume", "evaluate.html", "guard.json", "predictions"]
     assert not old.exists()
 
 
@@ -209,3 +221,39 @@ def test_limits_without_room_for_this_models_closing_sentence_are_a_config_error
     config = CONFIG.model_copy(update={"max_new_tokens": 10})
     with pytest.raises(ConfigError, match="set max_new_tokens to at least"):
         run(world, tmp_path, config)
+
+
+def test_the_champion_is_asked_the_same_and_compared(world, tmp_path, evaluated):
+    report, output = evaluated
+    build_tiny_checkpoint(tmp_path / "old", seed=2)
+    with_champion = run(world, tmp_path, champion=tmp_path / "old", champion_version=3)
+    assert with_champion == report  # what DVC keeps does not depend on the registry
+    guard = guard_of(tmp_path)
+    assert (guard.champion_version, guard.note) == (3, "")
+    assert guard.champion.champion == digest_of_folder(tmp_path / "old")
+    assert guard.base.benchmarks["images"].num_items == 7
+    table = guard.to_table().splitlines()
+    assert len(table) == 4
+    assert table[1].count("%") == 3
+    without = guard_of(output)
+    assert (without.champion, without.note) == (None, "there is no champion")
+    assert without.to_table().endswith("there is no champion")
+
+
+def test_a_champion_that_is_the_candidate_is_not_asked_twice(world, tmp_path):
+    run(world, tmp_path, champion=world / "tuned", champion_version=1)
+    assert guard_of(tmp_path).note == "the candidate is the champion"
+
+
+def test_answers_are_kept_and_those_that_no_run_needs_are_dropped(world, tmp_path):
+    config = CONFIG.model_copy(update={"limit": 1})
+    run(world, tmp_path, config)
+    kept = sorted(path for path in (tmp_path / ".resume").rglob("*.jsonl"))
+    assert len(kept) == 3 * 2
+    first = rows_of(tmp_path, "images")
+    assert run(world, tmp_path, config)
+    assert rows_of(tmp_path, "images") == first  # latencies too: nothing was asked again
+    run(world, tmp_path, config.model_copy(update={"max_new_tokens": 37}))
+    again = sorted(path for path in (tmp_path / ".resume").rglob("*.jsonl"))
+    assert len(again) == len(kept)
+    assert not set(again) & set(kept)

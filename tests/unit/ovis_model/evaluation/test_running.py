@@ -165,7 +165,7 @@ def test_a_shard_that_is_none_is_refused(text):
     ("said", "flag"),
     [
         (output(closed="forced"), "forced_close"),
-        (output("", closed="never", finish_reason="length"), "unclosed_thinking"),
+        (output("", closed="never"), "unclosed_thinking"),
         (output(closed="none"), "no_think_block"),
         (output(finish_reason="length"), "answer_truncated"),
     ],

@@ -115,3 +115,18 @@ def test_a_broken_file_is_named(tmp_path, content, message):
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=f"generation_config.json.*{message}"):
         SamplingDefaults.read(tmp_path)
+
+
+def test_an_automatic_budget_is_what_was_recorded():
+    thought = (True, False, "auto")
+
+    def choose(thinking, auto):
+        return SettingsChooser(OFFICIAL, auto).choose(thinking, MAX_NEW_TOKENS, 0.6, True, {})
+
+    settings = choose(thought, lambda: 256)
+    assert (settings.enable_thinking, settings.thinking_budget) == (True, 256)
+    settings = choose(thought, lambda: 0)  # thinking did not pay
+    assert (settings.enable_thinking, settings.thinking_budget) == (False, None)
+    assert not choose((False, False, "auto"), None).enable_thinking
+    with pytest.raises(ValueError, match="'auto' needs a model in a folder; give a number"):
+        choose(thought, None)

@@ -10,7 +10,7 @@ import pytest
 from ovis_model.config import FrameSampling
 from ovis_model.errors import DataError
 from ovis_model.evaluation.benchmarks.benchmark import load_benchmark
-from ovis_model.evaluation.candidate import load_media
+from ovis_model.evaluation.item_media import load_media
 from ovis_model.evaluation.scoring.aggregates import cluster_of
 from tests.support.tables import as_cell, png, write_table
 
