@@ -93,6 +93,10 @@ class Activations:
         tower_work, llm_work: Needed beside them while a block's gradient is computed.
         logits: Needed for a moment, and the output embedding's gradient.
         words: Needed for a moment, beside what is kept, for the visual vocabulary.
+        word_gradients: Of the head's and the visual table's weights, before they are added to
+            those of earlier micro-batches.
+        held: The output embedding's gradient where it is the input embedding's too: the loss
+            makes it, and it waits for the rest of it until the very end.
         inputs: The batch itself.
     """
 
@@ -103,6 +107,8 @@ class Activations:
     llm_work: int
     logits: int
     words: int
+    word_gradients: int
+    held: int
     inputs: int
 
     @property
@@ -112,8 +118,10 @@ class Activations:
         Either the language model has computed its loss and begins to go back, or it is done and
         forgotten and the visual vocabulary, or the tower, is gone back through.
         """
-        llm = self.llm + max(self.logits, self.llm_work)
-        return self.inputs + self.tower + self.visual + max(llm, self.words, self.tower_work)
+        llm = self.llm + max(self.logits, self.held + self.llm_work)
+        words = self.held + self.words + self.word_gradients
+        tower = self.held + self.tower_work
+        return self.inputs + self.tower + self.visual + max(llm, words, tower)
 
     def items(self) -> list[MemoryItem]:
         """For the table."""
@@ -124,7 +132,7 @@ class Activations:
             ),
             MemoryItem(
                 name="visual vocabulary",
-                device_bytes=self.visual + self.words,
+                device_bytes=self.visual + self.words + self.word_gradients,
                 note="one chunk of visual tokens",
             ),
             MemoryItem(name="activations, language model", device_bytes=self.llm + self.llm_work),
@@ -178,6 +186,8 @@ def count_activations(
         llm_work=llm_work,
         logits=_logits(config, batch, under),
         words=words,
+        word_gradients=_word_gradients(config, under),
+        held=_head_gradient(config, under) if config.llm.tie_word_embeddings else 0,
         # Bytes of pixels; ids, labels and mask.
         inputs=batch.patches * 768 + batch.positions * 17,
     )
@@ -254,8 +264,30 @@ def _logits(config: Ovis2_5Config, batch: PaddedBatch, under: Circumstances) -> 
     rows = min(learned, chunk_rows(llm.vocab_size, torch.device(under.device)))
     scores = rows * llm.vocab_size * (4 if s == 4 else 4 + s)
     hidden = 2 * learned * llm.hidden_size * s
-    gradient = llm.vocab_size * llm.hidden_size * s if "llm" in under.learning.weights else 0
-    return int(scores + hidden + gradient)
+    return int(scores + hidden) + _head_gradient(config, under)
+
+
+def _head_gradient(config: Ovis2_5Config, under: Circumstances) -> int:
+    """Count the output embedding's gradient as the loss makes it."""
+    llm: Any = config.llm
+    learns = "llm" in under.learning.weights
+    return int(llm.vocab_size * llm.hidden_size * under.number) if learns else 0
+
+
+def _word_gradients(config: Ovis2_5Config, under: Circumstances) -> int:
+    """Count what the visual vocabulary's weights get of a micro-batch.
+
+    A table's gradient is made for the words that pictures show, and once more for all of them.
+    Without accumulation it is what `gradients` counts.
+    """
+    if not under.engine.keeps_gradients:
+        return 0
+    llm: Any = config.llm
+    features = config.vit.hidden_size * config.vit.hidden_stride**2
+    per_word = features * ("head" in under.learning.weights)
+    per_word += 2 * llm.hidden_size * ("vte" in under.learning.weights)
+    # Autocast turns them into float32 before they are added.
+    return int(per_word * config.visual_vocab_size * (under.stream + under.engine.autocast * 2))
 
 
 def _visual_words(

@@ -209,6 +209,36 @@ def test_chunks_bound_logits_and_visual_words():
     assert on_cpu.logits < planned.logits
 
 
+def test_a_tied_embedding_s_gradient_is_held_until_its_other_half_comes():
+    config = released("2b")
+    batch = PaddedBatch(8192, 8192, BatchShape((8192,), (), 4000))
+    under = Circumstances(Engine(stage=2, weight_bytes=2), Learning(), (), "cuda")
+    assert count_activations(config, batch, under).held == 0
+    config.llm.tie_word_embeddings = True
+    assert count_activations(config, batch, under).held == 151936 * 2048 * 2
+
+
+def test_gradients_of_a_micro_batch_are_extra_where_they_are_accumulated():
+    once, accumulating = (
+        planned_for("9b", Engine(stage=2, weight_bytes=2, accumulates=accumulates))
+        for accumulates in (False, True)
+    )
+    assert once.word_gradients == 0
+    assert accumulating.word_gradients == 65536 * (4608 + 2 * 4096) * 2
+    assert accumulating.peak >= once.peak
+
+
+def test_scores_of_visual_words_are_kept_on_a_cpu_as_long_as_they_are_few():
+    config = released("2b")
+    few = PaddedBatch(2048, 2048, BatchShape((2048,), ((1, 64, 64),), 100))
+    under = Circumstances(Engine(), Learning(), (), "cpu")
+    assert count_activations(config, few, under).visual == 1024 * 65532 * 4
+    gathered = Circumstances(Engine(stage=3), Learning(), (), "cpu")
+    assert count_activations(config, few, gathered).visual == 0
+    many = PaddedBatch(8192, 8192, BatchShape((8192,), ((1, 112, 112),), 100))
+    assert count_activations(config, many, under).visual == 0
+
+
 def test_eager_attention_keeps_its_scores():
     config = released("2b")
     shape = PaddedBatch(4096, 1024, BatchShape((1024,) * 4, (), 100))
