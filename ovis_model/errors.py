@@ -9,6 +9,7 @@
     ├── TrainingError           training ran but its result must not be used
     │   └── OutOfMemoryError    a step did not fit; the next start takes less at a time
     ├── GateError               two evaluation reports cannot be compared
+    ├── PromotionError          an alias cannot move as asked, or the record of moves was changed
     └── StageError              a process that ran a step ended with an error
 
 Catch `OvisError` at the edge (tasks/__main__.py does); catch a leaf only where you can do
@@ -57,6 +58,10 @@ class OutOfMemoryError(TrainingError):
 
 class GateError(OvisError):
     """Two evaluation reports cannot be compared."""
+
+
+class PromotionError(OvisError):
+    """An alias cannot move as asked, or the record of its moves is not what was written."""
 
 
 class StageError(OvisError):

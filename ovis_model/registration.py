@@ -13,10 +13,9 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,22 +23,29 @@ from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.errors import CheckpointError, GateError, list_examples
 from ovis_model.model_card import Benchmark, Facts, render_card
 from ovis_model.model_folder import digest_of, keep_files, read_json, verify_model_folder
+from ovis_model.promotion import change, recover, takeover
+from ovis_model.promotion_log import Change, Move
+from ovis_model.registry import (
+    ALIASES,
+    CHALLENGER,
+    CHAMPION,
+    DATA_DIGEST,
+    INPUTS_DIGEST,
+    JUDGED_AGAINST,
+    MODEL_DIGEST,
+    NO_CHAMPION,
+    OBJECTIONS,
+    PASSED,
+    PENDING,
+    REFUSED,
+    SCORES,
+    VERDICT,
+    VERDICT_KEY,
+    Registry,
+)
 from ovis_model.reports import Report, write_text
 
-CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
-
-#: Tags of a version.
-MODEL_DIGEST = "ovis.model_digest"
-DATA_DIGEST = "ovis.data_digest"
-INPUTS_DIGEST = "ovis.inputs_digest"
-VERDICT = "ovis.gate"
-OBJECTIONS = "ovis.gate_objections"
-VERDICT_KEY = "ovis.verdict_key"
-SCORES = "ovis.scores"
-
 LINEAGE = "lineage.json"
-PASSED, REFUSED = "passed", "refused"
 
 logger = logging.getLogger(__name__)
 
@@ -145,38 +151,6 @@ def _compare(name: str, result: Benchmark | None, best: Benchmark, gate: GateCon
     return [objection]
 
 
-class Registry(Protocol):
-    """The versions of one model name; `tasks/_mlflow.py` has the real one."""
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Keep other writers out, so that find-then-add adds once."""
-        ...
-
-    def find_version(self, tag: str, value: str) -> int | None:
-        """Return the oldest version with this tag, or None."""
-        ...
-
-    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
-        """Enter a model folder, by reference, in one step with its tags."""
-        ...
-
-    def tags_of(self, version: int) -> dict[str, str]:
-        """Return a version's tags."""
-        ...
-
-    def describe(self, version: int, *, tags: Mapping[str, str], text: str) -> None:
-        """Replace a version's description, then these tags, in their order."""
-        ...
-
-    def version_at(self, alias: str) -> int | None:
-        """Return the version an alias points at, or None."""
-        ...
-
-    def move_alias(self, alias: str, version: int) -> None:
-        """Point an alias at a version."""
-        ...
-
-
 class RegisterReport(Report):
     """The registry after the step, told from this model's side.
 
@@ -220,6 +194,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
     Raises:
         CheckpointError: If the model folder is not what its manifest says.
         GateError: If the evaluation cannot be judged.
+        PromotionError: If the log of promotions is not what was written.
     """
     digest = verify_model_folder(model)
     result = Evaluation.read(evaluation)
@@ -233,6 +208,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
     )
     store = kept_models / config.model_name
     with registry.lock():
+        recover(registry)
         version = _enter(facts, keep_files(model, store / digest), registry)
         objections = _settle(config.gate, version, facts, registry)
         write_text(card, render_card(facts, objections))
@@ -272,8 +248,9 @@ def _enter(facts: Facts, kept: Path, registry: Registry) -> int:
 def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) -> list[str]:
     """Judge the version and move the aliases, unless this verdict was given before.
 
-    The verdict key is the last thing written.  A run that dies before it judges again, and
-    every step up to there may be repeated.
+    The verdict comes first, marked as pending; then the aliases move; then the mark is taken
+    off.  A run that dies on the way goes on with the verdict that was given, unless the champion
+    that it was given against has gone.
 
     Returns:
         The objections; none means that the gate let it pass.
@@ -284,20 +261,29 @@ def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) ->
     if tags.get(VERDICT_KEY) == key:
         return list(json.loads(tags[OBJECTIONS]))
     champion = registry.version_at(CHAMPION)
-    verdict = decide(facts.benchmarks, _scores_to_beat(registry, version, champion), gate)
-    registry.move_alias(CHALLENGER, version)
-    if verdict.promote and champion != version:
-        if champion is not None:
-            registry.move_alias(PREVIOUS, champion)
-        registry.move_alias(CHAMPION, version)
-    tags = {
-        SCORES: json.dumps(scores, sort_keys=True),
-        VERDICT: PASSED if verdict.promote else REFUSED,
-        OBJECTIONS: json.dumps(verdict.objections),
-        VERDICT_KEY: key,
-    }
-    registry.describe(version, tags=tags, text=render_card(facts, verdict.objections))
-    return list(verdict.objections)
+    against = str(champion or NO_CHAMPION)
+    is_same_contest = champion == version or tags.get(JUDGED_AGAINST) == against
+    if tags.get(VERDICT_KEY) != PENDING + key or not is_same_contest:
+        if VERDICT_KEY in tags:  # no mixture of two verdicts, if this run dies in the middle
+            registry.set_tags(version, {VERDICT_KEY: PENDING})
+        verdict = decide(facts.benchmarks, _scores_to_beat(registry, version, champion), gate)
+        registry.describe(version, render_card(facts, verdict.objections))
+        tags = {
+            SCORES: json.dumps(scores, sort_keys=True),
+            VERDICT: PASSED if verdict.promote else REFUSED,
+            OBJECTIONS: json.dumps(verdict.objections),
+            JUDGED_AGAINST: against,
+            VERDICT_KEY: PENDING + key,
+        }
+        registry.set_tags(version, tags)
+    passed = tags[VERDICT] == PASSED
+    moves = [Move.of(CHALLENGER, registry.version_at(CHALLENGER), version)]
+    if passed:
+        moves += takeover(registry, version)
+    reason = f"the gate {'let it pass' if passed else 'refused it'}"
+    change(registry, Change("register", moves, verdict=key, reason=reason))
+    registry.set_tags(version, {VERDICT_KEY: key})
+    return list(json.loads(tags[OBJECTIONS]))
 
 
 def _scores_to_beat(

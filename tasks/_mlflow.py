@@ -1,4 +1,4 @@
-"""The one place that imports mlflow: tracking runs, and the model registry.
+"""The one place that imports mlflow, and what tracks runs; the registry is in _registry.py.
 
 A training run is found by the digest of its inputs, never by a run id kept in a file, so an
 interrupted run is continued instead of doubled and DVC never depends on an id.  By default
@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import mlflow
 import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
-from mlflow.entities.model_registry import RegisteredModel
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
@@ -35,15 +34,19 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from ovis_model.errors import ConfigError
 from tasks.artifacts import MLFLOW_HOME
 
-# The last three are for _serving.py, which MLflow loads.
+# What begins with a capital or is MLflow's is for _registry.py and _serving.py.
 __all__ = [
-    "MlflowRegistry",
+    "MlflowClient",
+    "MlflowException",
+    "ModelVersion",
     "PythonModel",
     "PythonModelContext",
+    "RegisteredModel",
     "RunLogger",
     "find_run_id",
     "flatten",
     "log_results",
+    "mlflow",
     "set_model",
     "setup",
     "start_or_find_run",
@@ -51,39 +54,20 @@ __all__ = [
 
 EXPERIMENT = "ovis2_5"
 INPUTS_DIGEST = "ovis.inputs_digest"
-MODEL_DIGEST = "ovis.model_digest"
 DATABASE = "mlflow.db"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 #: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
 DATASET_DIGEST_LENGTH = 36
 MAX_PER_BATCH = 100
 
-#: The code of a version, by reference: MLflow keeps a copy of this file, which calls ours.
-SERVING = Path(__file__).with_name("_serving.py")
-#: What loading a version needs besides this project.  Listed, because finding out by itself
-#: makes MLflow load the model and ask the package index.
-REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pillow", "pydantic")
-#: A black square on white, 16 px x 16 px.  MLflow asks it once when a version is made, so it is
-#: short; and it is what the registry's page shows.
-EXAMPLE = [
-    {
-        "question": "What is in this picture?",
-        "image": "data:image/png;base64,"
-        "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQAAAAA3iMLMAAAAGElEQVR42mP8z8DEAEUMH/jhbGTEiKQGAF9w"
-        "AxoTxtFoAAAAAElFTkSuQmCC",
-        "enable_thinking": False,
-        "max_new_tokens": 16,
-    }
-]
-
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Hold an exclusive lock among the processes of this working tree."""
-    MLFLOW_HOME.mkdir(parents=True, exist_ok=True)
-    with (MLFLOW_HOME / f"{name}.lock").open("w") as file:
+def locked(name: str, folder: Path = MLFLOW_HOME) -> Iterator[None]:
+    """Hold an exclusive lock among the processes that use a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -100,7 +84,7 @@ def setup() -> str:
     """
     local = f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
     uri = os.environ.get(TRACKING_URI) or local
-    with _lock("setup"):
+    with locked("setup"):
         if uri == local and not (MLFLOW_HOME / DATABASE).exists():
             _create_database()
         try:
@@ -176,7 +160,7 @@ def start_or_find_run(
         name: What a person sees in the list of runs.
     """
     client = MlflowClient(tracking_uri=setup())
-    with _lock("runs"):
+    with locked("runs"):
         run = _find_run(client, inputs_digest)
         if run is None or run.info.status == RunStatus.to_string(RunStatus.FINISHED):
             run = _create_run(client, inputs_digest, name)
@@ -310,7 +294,7 @@ def log_results(inputs_digest: str, metrics: Mapping[str, float], reports: Itera
         reports: Files and folders to attach.
     """
     client = MlflowClient(tracking_uri=setup())
-    run = _run_of(client, inputs_digest)
+    run = run_of(client, inputs_digest)
     _log_metrics(client, run.info.run_id, metrics, step=0)
     log = RunLogger(client, run)
     for path in reports:
@@ -326,7 +310,7 @@ def _log_metrics(
         client.log_batch(run_id, metrics=points[start : start + MAX_PER_BATCH])
 
 
-def _run_of(client: MlflowClient, inputs_digest: str) -> Run:
+def run_of(client: MlflowClient, inputs_digest: str) -> Run:
     """Find the run of a training; where it ran elsewhere, a finished one takes its place."""
     run = _find_run(client, inputs_digest)
     if run is None:
@@ -336,7 +320,7 @@ def _run_of(client: MlflowClient, inputs_digest: str) -> Run:
 
 
 @contextmanager
-def _as_default_store(uri: str) -> Iterator[None]:
+def as_default_store(uri: str) -> Iterator[None]:
     """Make a store the default one for a while.
 
     MLflow also writes its default into the environment, where it would pass for the user's wish.
@@ -349,83 +333,3 @@ def _as_default_store(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # its way to forget
         if exported is not None:
             os.environ[TRACKING_URI] = exported
-
-
-class MlflowRegistry:
-    """The versions of one registered model: the `Registry` of ovis_model.registration."""
-
-    def __init__(self, model_name: str) -> None:
-        self._name = model_name
-        self._uri = setup()
-        self._client = MlflowClient(tracking_uri=self._uri)
-        # Without a local suffix such as +cpu, which no package index has.
-        self._requirements = [
-            f"{one}=={installed_version(one).partition('+')[0]}" for one in REQUIREMENTS
-        ]
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes of this working tree from registering meanwhile."""
-        with _lock("registry"):
-            yield
-
-    def find_version(self, tag: str, value: str) -> int | None:
-        """Return the oldest version with this tag, or None."""
-        found = self._client.search_model_versions(
-            f"name = '{self._name}' and tags.`{tag}` = '{value}'"
-        )
-        return min((int(one.version) for one in found), default=None)
-
-    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
-        """Enter a model folder by reference: its place and digest, not its weights.
-
-        The version appears with its tags in one step, so it is never there without its digest.
-        """
-        run = _run_of(self._client, tags[INPUTS_DIGEST])
-        if self._registered() is None:
-            self._client.create_registered_model(self._name)
-        entry = self._client.create_logged_model(
-            run.info.experiment_id, self._name, source_run_id=run.info.run_id, tags=dict(tags)
-        )
-        place = {"checkpoint": str(model.resolve()), "model_digest": tags[MODEL_DIGEST]}
-        # Even the client looks for what it was told by id in the default store.
-        with _as_default_store(self._uri):
-            mlflow.pyfunc.log_model(
-                model_id=entry.model_id,
-                python_model=str(SERVING),
-                model_config=place,
-                input_example=EXAMPLE,
-                pip_requirements=self._requirements,
-            )
-            version = self._client.create_model_version(
-                self._name,
-                f"models:/{entry.model_id}",
-                run_id=run.info.run_id,
-                tags=dict(tags),
-                model_id=entry.model_id,
-            )
-        return int(version.version)
-
-    def tags_of(self, version: int) -> dict[str, str]:
-        """Return a version's tags."""
-        return dict(self._client.get_model_version(self._name, str(version)).tags)
-
-    def describe(self, version: int, *, tags: Mapping[str, str], text: str) -> None:
-        """Replace a version's description, then these tags, in their order."""
-        self._client.update_model_version(self._name, str(version), description=text)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(self._name, str(version), key, value)
-
-    def version_at(self, alias: str) -> int | None:
-        """Return the version an alias points at, or None."""
-        model = self._registered()
-        version = model.aliases.get(alias) if model else None
-        return None if version is None else int(version)
-
-    def move_alias(self, alias: str, version: int) -> None:
-        """Point an alias at a version."""
-        self._client.set_registered_model_alias(self._name, alias, str(version))
-
-    def _registered(self) -> RegisteredModel | None:
-        found = self._client.search_registered_models(f"name = '{self._name}'")
-        return found[0] if found else None

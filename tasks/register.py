@@ -24,7 +24,7 @@ from tasks.params import Params
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _mlflow  # noqa: PLC0415
+    from tasks import _mlflow, _registry  # noqa: PLC0415
 
     config = params.register_
     data = ValidationReport.read(VALIDATE_REPORT)
@@ -38,7 +38,7 @@ def run(params: Params) -> None:
         training=TRAIN_REPORT,
         kept_models=KEPT_MODELS,
         card=MODEL_CARD,
-        registry=_mlflow.MlflowRegistry(config.model_name),
+        registry=_registry.MlflowRegistry(config.model_name),
     )
     report.write(REGISTER_REPORT)
 

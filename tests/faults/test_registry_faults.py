@@ -9,9 +9,10 @@ import pytest
 
 from ovis_model.config import RegisterConfig
 from ovis_model.errors import CheckpointError, ConfigError
-from ovis_model.registration import MODEL_DIGEST, register
+from ovis_model.registration import register
+from ovis_model.registry import MODEL_DIGEST
 from tasks import _mlflow
-from tasks._mlflow import MlflowRegistry
+from tasks._registry import EXAMPLE, SERVING, MlflowRegistry
 from tests.support.registry import (
     MemoryRegistry,
     scores,
@@ -30,8 +31,12 @@ class FailingRegistry(MemoryRegistry):
     """Loses power at one of its writes, before or after that took effect."""
 
     def __init__(self, healthy, *, at, after):
-        super().__init__()
+        super().__init__(healthy.promotions.path)
+        mine = self.promotions
         self.__dict__.update(healthy.__dict__)
+        self.promotions, self._append = mine, mine.append
+        mine.append = self._append_a_line
+        self._healthy = healthy
         self._writes_left = at
         self._after = after
 
@@ -45,14 +50,24 @@ class FailingRegistry(MemoryRegistry):
             raise PowerCutError
         return result
 
+    def _append_a_line(self, *args, **kwargs):
+        return self._write(self._append, *args, **kwargs)
+
     def add_version(self, *args):
         return self._write(super().add_version, *args)
 
     def move_alias(self, *args):
         return self._write(super().move_alias, *args)
 
-    def describe(self, *args, **kwargs):
-        return self._write(super().describe, *args, **kwargs)
+    def set_tags(self, *args):
+        return self._write(super().set_tags, *args)
+
+    def describe(self, *args):
+        return self._write(super().describe, *args)
+
+    def publish_log(self, head):
+        self._write(self._healthy.publish_log, head)
+        self.head = head
 
 
 def step(folder, registry, name="ovis2_5"):
@@ -69,11 +84,12 @@ def step(folder, registry, name="ovis2_5"):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 5], ids=lambda at: f"write {at}")
+@pytest.mark.parametrize("at", range(1, 12), ids=lambda at: f"write {at}")
 def test_power_lost_at_any_write_leaves_nothing_that_the_next_run_does_not_finish(
     tmp_path, at, after
 ):
-    registry, undisturbed = MemoryRegistry(), MemoryRegistry()
+    registry = MemoryRegistry(tmp_path / "promotions.jsonl")
+    undisturbed = MemoryRegistry(tmp_path / "undisturbed.jsonl")
     write_model(tmp_path / "model", b"one")
     write_evaluation(tmp_path / "evaluate.json", ocr=scores(90))
     step(tmp_path, registry)
@@ -91,13 +107,21 @@ def test_power_lost_at_any_write_leaves_nothing_that_the_next_run_does_not_finis
     assert (
         registry.aliases == undisturbed.aliases == {"challenger": 2, "champion": 2, "previous": 1}
     )
+    entries = registry.promotions.read()
+    assert [(one.event, one.change) for one in entries] == [
+        ("intent", 1),
+        ("done", 1),
+        ("intent", 3),
+        ("done", 3),
+    ]
+    assert entries[-1].sha256 == registry.head
 
 
 def test_a_model_folder_with_a_file_nobody_listed_is_refused(tmp_path):
     write_model(tmp_path / "model")
     write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
     (tmp_path / "model" / "modeling_evil.py").write_text("import os", encoding="utf-8")
-    registry = MemoryRegistry()
+    registry = MemoryRegistry(tmp_path / "promotions.jsonl")
     with pytest.raises(CheckpointError, match=r"unlisted: modeling_evil\.py"):
         step(tmp_path, registry)
     assert registry.versions == {}
@@ -112,14 +136,14 @@ def test_a_model_folder_with_damaged_weights_is_refused(tmp_path, lost):
     else:
         weights.write_bytes(b"Weights")
     with pytest.raises(CheckpointError, match=r"(missing|changed): model\.safetensors"):
-        step(tmp_path, MemoryRegistry())
+        step(tmp_path, MemoryRegistry(tmp_path / "promotions.jsonl"))
 
 
 def test_a_manifest_cut_short_is_refused(tmp_path):
     (write_model(tmp_path / "model") / "manifest.json").write_text('{"files": {', encoding="utf-8")
     write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
     with pytest.raises(CheckpointError, match="is not JSON"):
-        step(tmp_path, MemoryRegistry())
+        step(tmp_path, MemoryRegistry(tmp_path / "promotions.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +171,7 @@ def in_home(home, monkeypatch):
 
 def test_the_champion_loads_from_the_registry_and_answers_about_an_image(in_home):
     model = mlflow.pyfunc.load_model("models:/ovis2_5@champion")
-    question = {**_mlflow.EXAMPLE[0], "question": "Which digit is this?", "max_new_tokens": 4}
+    question = {**EXAMPLE[0], "question": "Which digit is this?", "max_new_tokens": 4}
     (answer,) = model.predict([question])
     assert set(answer) == {"answer", "thinking"}
     assert model.predict([question]) == [answer]
@@ -208,7 +232,7 @@ def test_a_version_whose_files_are_gone_says_how_to_get_them_back(in_home, home)
 def another_process(code):
     """Run code beside the block; yields what the process printed, once the block is over."""
     printed = []
-    environment = {**os.environ, "PYTHONPATH": str(_mlflow.SERVING.parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(SERVING.parents[1])}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         yield printed
@@ -218,7 +242,7 @@ def another_process(code):
 def test_two_processes_that_register_the_same_model_add_one_version(in_home):
     with another_process(
         "from pathlib import Path\n"
-        "from tasks._mlflow import MlflowRegistry\n"
+        "from tasks._registry import MlflowRegistry\n"
         "from tests.faults.test_registry_faults import step\n"
         "print(step(Path(), MlflowRegistry('contested'), 'contested').version)\n"
     ) as printed:

@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ovis_model.errors import PromotionError
+from ovis_model.promotion_log import PromotionLog
 from ovis_model.reports import sha256_of_file
 
 
 class MemoryRegistry:
-    """The `Registry` of ovis_model.registration, for as long as the process lives."""
+    """The `Registry` of ovis_model.registry, as long as the process lives; its log is a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        self.promotions = PromotionLog(log, who="tester")
+        self.head: str | None = None
         self.versions: dict[int, dict[str, str]] = {}
         self.places: dict[int, Path] = {}
         self.texts: dict[int, str] = {}
@@ -34,17 +38,30 @@ class MemoryRegistry:
         return version
 
     def tags_of(self, version: int) -> dict[str, str]:
+        if version not in self.versions:
+            raise PromotionError(f"there is no version {version}")
         return dict(self.versions[version])
 
-    def describe(self, version: int, *, tags: Mapping[str, str], text: str) -> None:
-        self.texts[version] = text
+    def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
         self.versions[version].update(tags)
+
+    def describe(self, version: int, text: str) -> None:
+        self.texts[version] = text
 
     def version_at(self, alias: str) -> int | None:
         return self.aliases.get(alias)
 
-    def move_alias(self, alias: str, version: int) -> None:
-        self.aliases[alias] = version
+    def move_alias(self, alias: str, version: int | None) -> None:
+        if version is None:
+            self.aliases.pop(alias, None)
+        else:
+            self.aliases[alias] = version
+
+    def log_head(self) -> str | None:
+        return self.head
+
+    def publish_log(self, head: str) -> None:
+        self.head = head
 
 
 def write_model(folder: Path, weights: bytes = b"weights") -> Path:

@@ -5,7 +5,8 @@ import pytest
 from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.errors import CheckpointError, GateError
 from ovis_model.model_card import Benchmark
-from ovis_model.registration import SCORES, VERDICT, VERDICT_KEY, RegisterReport, decide, register
+from ovis_model.registration import RegisterReport, decide, register
+from ovis_model.registry import SCORES, VERDICT, VERDICT_KEY
 from tests.support.registry import (
     MemoryRegistry,
     scores,
@@ -20,8 +21,8 @@ def marks(**benchmarks):
 
 
 @pytest.fixture
-def registry():
-    return MemoryRegistry()
+def registry(tmp_path):
+    return MemoryRegistry(tmp_path / "promotions.jsonl")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from tasks import _mlflow
-from tasks._mlflow import MlflowRegistry, find_run_id, flatten, log_results, start_or_find_run
+from tasks._mlflow import find_run_id, flatten, log_results, start_or_find_run
 
 DIGESTS = (f"{number:064x}" for number in itertools.count())
 
@@ -166,9 +166,3 @@ def test_nested_settings_become_flat_text():
         "d": "None",
         "e": "[]",
     }
-
-
-def test_a_name_without_versions_is_empty():
-    registry = MlflowRegistry("nothing-here")
-    assert registry.find_version("ovis.model_digest", "d") is None
-    assert registry.version_at("champion") is None

@@ -1,0 +1,291 @@
+"""Moves the aliases: compared first, written down before, finished after a crash.
+
+Every move goes the same way, under the registry's lock:
+
+    intent line   ->   aliases   ->   done line
+
+A process that dies on the way leaves an intent without an end; the next one that asks for
+anything finishes it first (`recover`).  The gate is not asked again here: its verdict stands in
+the version's tags, whoever computed it and how.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ovis_model.errors import CheckpointError, ConfigError, PromotionError
+from ovis_model.model_folder import verify_model_folder
+from ovis_model.promotion_log import ABANDONED, DONE, INTENT, Change, Entry, Event, Move
+from ovis_model.registry import (
+    CHAMPION,
+    FORCED,
+    JUDGED_AGAINST,
+    MODEL_DIGEST,
+    NO_CHAMPION,
+    OBJECTIONS,
+    PASSED,
+    PENDING,
+    PREVIOUS,
+    VERDICT,
+    VERDICT_KEY,
+    Registry,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def promote(  # noqa: PLR0913 - the conditions under which a champion is replaced
+    registry: Registry,
+    version: int,
+    *,
+    files: Path,
+    reason: str = "",
+    force: bool = False,
+    expected: int | None = None,
+) -> Entry | None:
+    """Make a version the champion; the champion so far becomes `previous`.
+
+    Args:
+        registry: The versions of one model.
+        version: Has passed the gate in a comparison with the present champion, unless forced.
+        files: Folder with the files of versions, each under its digest.
+        reason: Why; kept in the log, and as a tag if forced.
+        force: Whether to pass over the gate.
+        expected: The champion that the caller saw, `NO_CHAMPION` if there was none: if another
+            one holds the alias now, nothing is done.  None does not compare.
+
+    Returns:
+        The line of the log that says it is done; None if the version was champion already.
+
+    Raises:
+        ConfigError: If it is forced without a reason.
+        PromotionError: If the version may not become champion, or is not there, or the log was
+            changed.
+    """
+    if force and not reason.strip():
+        raise ConfigError(f"--force needs a reason, which is kept: {_how_to_force(version)}")
+    with registry.lock():
+        recover(registry)
+        tags = registry.tags_of(version)
+        champion = registry.version_at(CHAMPION)
+        if champion == version:
+            return None
+        _compare(champion, expected)
+        if not force:
+            _ask_the_verdict(tags, version, champion)
+        _check_files(files, tags, version)
+        return change(
+            registry,
+            Change(
+                "promote",
+                takeover(registry, version),
+                verdict=tags.get(VERDICT_KEY),
+                reason=reason or "the gate let it pass",
+                forced=force,
+            ),
+        )
+
+
+def rollback(
+    registry: Registry, *, files: Path, reason: str = "", expected: int | None = None
+) -> Entry:
+    """Make `previous` the champion again; nothing is `previous` then, so it goes back once.
+
+    Going back further would be a guess: name the version instead, with `promote`.
+
+    Args:
+        registry: The versions of one model.
+        files: Folder with the files of versions, each under its digest.
+        reason: Why; kept in the log.
+        expected: The champion that the caller saw; None does not compare.
+
+    Returns:
+        The line of the log that says it is done.
+
+    Raises:
+        PromotionError: If there is nothing to go back to, or its files are not there, or the
+            log was changed.
+    """
+    with registry.lock():
+        recover(registry)
+        champion, previous = registry.version_at(CHAMPION), registry.version_at(PREVIOUS)
+        _compare(champion, expected)
+        if previous is None:
+            raise PromotionError(
+                f"no version is `{PREVIOUS}`, so there is nothing to go back to (a rollback goes "
+                "back once). `ovis promotions` lists what was champion; choose one: `ovis promote "
+                "VERSION`"
+            )
+        tags = registry.tags_of(previous)
+        _check_files(files, tags, previous)
+        moves = [Move.of(CHAMPION, champion, previous), Move.of(PREVIOUS, previous, None)]
+        done = change(
+            registry,
+            Change(
+                "rollback",
+                moves,
+                verdict=tags.get(VERDICT_KEY),
+                reason=reason or "no reason given",
+            ),
+        )
+        assert done is not None, "champion and previous are two versions"
+        return done
+
+
+def takeover(registry: Registry, version: int) -> list[Move]:
+    """List the moves that make a version champion: none, if it is."""
+    champion, previous = registry.version_at(CHAMPION), registry.version_at(PREVIOUS)
+    if champion == version:
+        return []
+    # The files of the old champion must not be without an alias for a moment.
+    kept = [] if champion is None else [Move.of(PREVIOUS, previous, champion)]
+    return [*kept, Move.of(CHAMPION, champion, version)]
+
+
+def change(registry: Registry, wanted: Change) -> Entry | None:
+    """Write down what is wanted, do it, write down that it is done; the caller has the lock.
+
+    Returns:
+        The last line, or None if no alias has to move.
+    """
+    moves = [move for move in wanted.moves if move.before != move.after]
+    if not moves:
+        return None
+    intent = _write(registry, INTENT, wanted)
+    return _finish(registry, intent)
+
+
+def recover(registry: Registry) -> list[Entry]:
+    """Finish what a process that died has begun, and return the log; the caller has the lock.
+
+    Raises:
+        PromotionError: If the log is not what was written.
+    """
+    log = registry.promotions
+    entries = log.read()
+    head = registry.log_head()
+    log.check_head(entries, head)
+    if not entries:
+        return entries
+    if head != entries[-1].sha256:
+        registry.publish_log(entries[-1].sha256)
+    if entries[-1].event == INTENT:
+        logger.warning("finishing change %d, which was interrupted", entries[-1].number)
+        entries.append(_finish(registry, entries[-1]))
+    return entries
+
+
+def restart(registry: Registry, reason: str) -> Entry:
+    """Set a damaged log aside and begin a new one, whose first line says so.
+
+    Raises:
+        ConfigError: Without a reason.
+    """
+    if not reason.strip():
+        raise ConfigError(
+            "a new log needs a reason, which is its first line: `ovis promotions --restart "
+            "--reason TEXT`"
+        )
+    with registry.lock():
+        aside = registry.promotions.set_aside()
+        return _write(
+            registry, DONE, Change("restart", (), None, f"{reason} (set aside: {aside})")
+        )
+
+
+def moved_elsewhere(registry: Registry, entries: Sequence[Entry]) -> list[str]:
+    """Say which aliases are not where the log left them: somebody moved them past it."""
+    places = {
+        move.alias: move.after for entry in entries if entry.event == DONE for move in entry.moves
+    }
+    return [
+        f"{alias} is at {held or 'nowhere'}, but the log left it at {left or 'nowhere'}"
+        for alias, left in places.items()
+        if (held := registry.version_at(alias)) != left
+    ]
+
+
+def _finish(registry: Registry, intent: Entry) -> Entry:
+    """Make the moves of an intent that are not made yet, and close it."""
+    held = {move.alias: registry.version_at(move.alias) for move in intent.moves}
+    strays = [move for move in intent.moves if held[move.alias] not in (move.before, move.after)]
+    if strays:
+        # Somebody moved an alias by hand meanwhile, and knew more than we do.
+        logger.warning("change %d is abandoned: %s", intent.number, ", ".join(map(str, strays)))
+        return _write(registry, ABANDONED, _wanted(intent), of=intent.number)
+    for move in intent.moves:
+        if held[move.alias] != move.after:
+            registry.move_alias(move.alias, move.after)
+    if intent.forced:
+        for move in intent.moves:
+            if move.alias == CHAMPION and move.after is not None:
+                registry.set_tags(move.after, {FORCED: intent.reason})
+    return _write(registry, DONE, _wanted(intent), of=intent.number)
+
+
+def _wanted(intent: Entry) -> Change:
+    return Change(intent.action, intent.moves, intent.verdict, intent.reason, forced=intent.forced)
+
+
+def _write(registry: Registry, event: Event, wanted: Change, *, of: int | None = None) -> Entry:
+    entry = registry.promotions.append(event, wanted, of=of)
+    registry.publish_log(entry.sha256)
+    return entry
+
+
+def _compare(champion: int | None, expected: int | None) -> None:
+    if expected is not None and (champion or NO_CHAMPION) != expected:
+        raise PromotionError(
+            f"the {CHAMPION} is {_name(champion)}, not {_name(expected)} as expected: somebody "
+            "else moved it. `ovis promotions` says who and why; then decide again"
+        )
+
+
+def _name(version: int | None) -> str:
+    return f"version {version}" if version else "no version"
+
+
+def _how_to_force(version: int) -> str:
+    return f"`ovis promote {version} --force --reason TEXT`"
+
+
+def _ask_the_verdict(tags: dict[str, str], version: int, champion: int | None) -> None:
+    """Refuse a version without a passing verdict in a comparison with the present champion."""
+    against = tags.get(JUDGED_AGAINST)
+    if against is None or tags.get(VERDICT_KEY, PENDING).startswith(PENDING):
+        problem = (
+            "has no verdict of the gate; `make register` judges the model in the working tree"
+        )
+    elif tags.get(VERDICT) != PASSED:
+        problem = f"was refused by the gate: {tags.get(OBJECTIONS)}"
+    elif int(against) not in (champion or NO_CHAMPION, version):
+        problem = (
+            f"passed the gate in a comparison with {_name(int(against))}, but the {CHAMPION} is "
+            f"{_name(champion)}: they were never compared"
+        )
+    else:
+        return
+    raise PromotionError(
+        f"version {version} {problem}. To promote it all the same: {_how_to_force(version)}"
+    )
+
+
+def _check_files(files: Path, tags: dict[str, str], version: int) -> None:
+    """Refuse a version that could not be loaded."""
+    digest = tags.get(MODEL_DIGEST, "")
+    folder = files / digest
+    if not digest or not folder.is_dir():
+        raise PromotionError(
+            f"version {version} has no files in {folder}; only those with an alias keep theirs. "
+            "Check out the commit it was trained from, then `dvc checkout models/finetuned` and "
+            "`make register`"
+        )
+    try:
+        found = verify_model_folder(folder)
+    except CheckpointError as error:
+        raise PromotionError(f"version {version} cannot be the {CHAMPION}: {error}") from error
+    if found != digest:
+        raise PromotionError(
+            f"version {version} cannot be the {CHAMPION}: {folder} holds another model "
+            f"({found[:12]}...)"
+        )

@@ -1,0 +1,91 @@
+"""What a registry of models is to this project: versions with tags, three aliases, a log.
+
+    challenger   the newest version that was judged
+    champion     the version in use
+    previous     the champion before, to which `ovis rollback` returns
+
+The aliases move through `ovis_model.promotion` only.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from ovis_model.promotion_log import PromotionLog
+
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
+
+#: Tags of a version.
+MODEL_DIGEST = "ovis.model_digest"
+DATA_DIGEST = "ovis.data_digest"
+INPUTS_DIGEST = "ovis.inputs_digest"
+SCORES = "ovis.scores"
+VERDICT = "ovis.gate"
+OBJECTIONS = "ovis.gate_objections"
+#: The champion that the gate compared a version with; `NO_CHAMPION` if there was none.
+JUDGED_AGAINST = "ovis.judged_against"
+#: Digest of model, evaluation and gate: what was judged, and by which rules.  It begins with
+#: `PENDING` until the aliases have followed.
+VERDICT_KEY = "ovis.verdict_key"
+PENDING = "pending:"
+#: Why a version became champion although the gate did not let it pass.
+FORCED = "ovis.forced"
+
+PASSED, REFUSED = "passed", "refused"
+#: Versions count from 1.
+NO_CHAMPION = 0
+
+
+class Registry(Protocol):
+    """The versions of one model name; `tasks/_registry.py` has the real one."""
+
+    @property
+    def promotions(self) -> PromotionLog:
+        """The record of every move of an alias."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other writers out, so that find-then-add adds once and compare-then-move holds."""
+        ...
+
+    def find_version(self, tag: str, value: str) -> int | None:
+        """Return the oldest version with this tag, or None."""
+        ...
+
+    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
+        """Enter a model folder, by reference, in one step with its tags."""
+        ...
+
+    def tags_of(self, version: int) -> dict[str, str]:
+        """Return a version's tags.
+
+        Raises:
+            PromotionError: If there is no such version.
+        """
+        ...
+
+    def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
+        """Replace these tags of a version, in their order."""
+        ...
+
+    def describe(self, version: int, text: str) -> None:
+        """Replace a version's description."""
+        ...
+
+    def version_at(self, alias: str) -> int | None:
+        """Return the version an alias points at, or None."""
+        ...
+
+    def move_alias(self, alias: str, version: int | None) -> None:
+        """Point an alias at a version; None removes it."""
+        ...
+
+    def log_head(self) -> str | None:
+        """Return the sha256 of the newest line of `promotions` that was published, or None."""
+        ...
+
+    def publish_log(self, head: str) -> None:
+        """Keep `head` in the registry, where an edit of the file does not reach it."""
+        ...

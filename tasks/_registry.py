@@ -1,0 +1,195 @@
+"""The registry of models in MLflow, with the log of its promotions.
+
+The log is a file.  Of a store in an sqlite file, it and the lock are beside that file, so every
+process that can open the store shares them.  Of any other store (a server, PostgreSQL) the lock
+is this working tree's, and the log is kept in the store too, as an artifact of a run of its own:
+it is fetched before a change and sent after each line.  Two machines that change the same such
+store in the same moment are not kept apart; the next command notices, because two logs differ.
+"""
+
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from ovis_model.errors import PromotionError
+from ovis_model.promotion_log import PromotionLog
+from ovis_model.registry import INPUTS_DIGEST, MODEL_DIGEST
+from tasks._mlflow import (
+    MlflowClient,
+    MlflowException,
+    ModelVersion,
+    RegisteredModel,
+    as_default_store,
+    locked,
+    mlflow,
+    run_of,
+    setup,
+)
+from tasks.artifacts import MLFLOW_HOME
+
+#: The code of a version, by reference: MLflow keeps a copy of this file, which calls ours.
+SERVING = Path(__file__).with_name("_serving.py")
+#: What loading a version needs besides this project.  Listed, because finding out by itself
+#: makes MLflow load the model and ask the package index.
+REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "pillow", "pydantic")
+#: A black square on white, 16 px x 16 px.  MLflow asks it once when a version is made, so it is
+#: short; and it is what the registry's page shows.
+EXAMPLE = [
+    {
+        "question": "What is in this picture?",
+        "image": "data:image/png;base64,"
+        "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQAAAAA3iMLMAAAAGElEQVR42mP8z8DEAEUMH/jhbGTEiKQGAF9w"
+        "AxoTxtFoAAAAAElFTkSuQmCC",
+        "enable_thinking": False,
+        "max_new_tokens": 16,
+    }
+]
+#: Tag of a registered model: sha256 of the newest line of its log.
+LOG_HEAD = "ovis.promotions_head"
+#: Whose job it is that runs here, where CI says so.
+CI_ACCOUNTS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_REQUESTEDFOR")
+
+
+def account() -> str:
+    """Return who is doing this: the person a CI job runs for, else the account of this process."""
+    for name in CI_ACCOUNTS:
+        if os.environ.get(name):
+            return os.environ[name]
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return f"uid {os.getuid()}"
+
+
+class MlflowRegistry:
+    """The versions of one registered model: the `Registry` of ovis_model.registry."""
+
+    def __init__(self, model_name: str) -> None:
+        self._name = model_name
+        self._uri = setup()
+        self._client = MlflowClient(tracking_uri=self._uri)
+        self._home = _folder_of(self._uri) or MLFLOW_HOME
+        self._log = PromotionLog(self._home / "promotions" / f"{model_name}.jsonl", who=account())
+
+    @property
+    def promotions(self) -> PromotionLog:
+        """The record of every move of an alias."""
+        return self._log
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep out other processes that write to this store, or to it from this working tree."""
+        with locked("registry", self._home):
+            yield
+
+    def find_version(self, tag: str, value: str) -> int | None:
+        """Return the oldest version with this tag, or None."""
+        found = self._client.search_model_versions(
+            f"name = '{self._name}' and tags.`{tag}` = '{value}'"
+        )
+        return min((int(one.version) for one in found), default=None)
+
+    def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
+        """Enter a model folder by reference: its place and digest, not its weights.
+
+        The version appears with its tags in one step, so it is never there without its digest.
+        """
+        run = run_of(self._client, tags[INPUTS_DIGEST])
+        self._create()
+        entry = self._client.create_logged_model(
+            run.info.experiment_id, self._name, source_run_id=run.info.run_id, tags=dict(tags)
+        )
+        place = {"checkpoint": str(model.resolve()), "model_digest": tags[MODEL_DIGEST]}
+        # Without a local suffix such as +cpu, which no package index has.
+        requirements = [f"{one}=={installed_version(one).split('+')[0]}" for one in REQUIREMENTS]
+        # Even the client looks for what it was told by id in the default store.
+        with as_default_store(self._uri):
+            mlflow.pyfunc.log_model(
+                model_id=entry.model_id,
+                python_model=str(SERVING),
+                model_config=place,
+                input_example=EXAMPLE,
+                pip_requirements=requirements,
+            )
+            version = self._client.create_model_version(
+                self._name,
+                f"models:/{entry.model_id}",
+                run_id=run.info.run_id,
+                tags=dict(tags),
+                model_id=entry.model_id,
+            )
+        return int(version.version)
+
+    def tags_of(self, version: int) -> dict[str, str]:
+        """Return a version's tags.
+
+        Raises:
+            PromotionError: If there is no such version.
+        """
+        return dict(self._version(version).tags)
+
+    def set_tags(self, version: int, tags: Mapping[str, str]) -> None:
+        """Replace these tags of a version, in their order."""
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self._name, str(version), key, value)
+
+    def describe(self, version: int, text: str) -> None:
+        """Replace a version's description."""
+        self._client.update_model_version(self._name, str(version), description=text)
+
+    def version_at(self, alias: str) -> int | None:
+        """Return the version an alias points at, or None."""
+        model = self._registered()
+        version = model.aliases.get(alias) if model else None
+        return None if version is None else int(version)
+
+    def move_alias(self, alias: str, version: int | None) -> None:
+        """Point an alias at a version; None removes it."""
+        if version is None:
+            self._client.delete_registered_model_alias(self._name, alias)
+        else:
+            self._client.set_registered_model_alias(self._name, alias, str(version))
+
+    def log_head(self) -> str | None:
+        """Return the sha256 of the newest line of `promotions` that was published, or None."""
+        model = self._registered()
+        return model.tags.get(LOG_HEAD) if model else None
+
+    def publish_log(self, head: str) -> None:
+        """Keep `head` in the registry, where an edit of the file does not reach it."""
+        self._create()
+        self._client.set_registered_model_tag(self._name, LOG_HEAD, head)
+
+    def _version(self, version: int) -> ModelVersion:
+        try:
+            return self._client.get_model_version(self._name, str(version))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise PromotionError(
+                f"{self._name} has no version {version}; `make ui` shows those there are"
+            ) from error
+
+    def _create(self) -> None:
+        if self._registered() is None:
+            self._client.create_registered_model(self._name)
+
+    def _registered(self) -> RegisteredModel | None:
+        found = self._client.search_registered_models(f"name = '{self._name}'")
+        return found[0] if found else None
+
+
+def _folder_of(uri: str) -> Path | None:
+    """Return the folder of the file that a store lives in; None if it is not a file.
+
+    Example:
+        >>> _folder_of("sqlite:////srv/mlflow/mlflow.db").as_posix()
+        '/srv/mlflow'
+        >>> _folder_of("https://mlflow.example") is None
+        True
+    """
+    scheme, _, path = uri.partition(":///")
+    return Path(path).parent if scheme == "sqlite" and path else None
