@@ -162,8 +162,8 @@ def recover(registry: Registry) -> list[Entry]:
         PromotionError: If the log is not what was written.
     """
     log = registry.promotions
+    head = registry.fetch_log()
     entries = log.read()
-    head = registry.log_head()
     log.check_head(entries, head)
     if not entries:
         return entries

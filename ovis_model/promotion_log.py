@@ -8,7 +8,7 @@
 A line with event `intent` is on the disk before any alias moves, one with `done` or `abandoned`
 follows when that is over; so a process that died in between left an intent without an end.  A
 line that was edited, deleted or put elsewhere breaks the chain.  Lines cut off the end do not:
-the registry keeps the newest line's sha256 for that (`Registry.log_head`).
+the registry keeps the newest line's sha256 for that (`Registry.publish_log`).
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ovis_model.errors import PromotionError
+from ovis_model.reports import write_text
 
 #: What the first line has for the sha256 of the line before it.
 BEGINNING = "0" * 64
@@ -172,6 +173,24 @@ class PromotionLog:
             file.flush()
             os.fsync(file.fileno())
         return entry
+
+    def catch_up(self, data: bytes) -> None:
+        """Take the lines that another copy of this log has and this one has not.
+
+        Raises:
+            PromotionError: If neither is the beginning of the other.
+        """
+        here, there = self.read(), read_entries(data, self.path)
+        shared = min(len(here), len(there))
+        if here[:shared] != there[:shared]:
+            raise PromotionError(
+                f"{self.path} and the copy of it in the registry differ from line "
+                f"{sum(one == two for one, two in zip(here, there, strict=False)) + 1} on: two "
+                "places promoted in the same moment, or one was changed. Compare the two, move "
+                "the wrong one away, and see with `ovis promotions` where the aliases are"
+            )
+        if len(there) > len(here):
+            write_text(self.path, data.decode())
 
     def set_aside(self) -> str:
         """Move a damaged file out of the way and return its new name and sha256, in words."""

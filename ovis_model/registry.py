@@ -82,10 +82,17 @@ class Registry(Protocol):
         """Point an alias at a version; None removes it."""
         ...
 
-    def log_head(self) -> str | None:
-        """Return the sha256 of the newest line of `promotions` that was published, or None."""
+    def fetch_log(self) -> str | None:
+        """Make `promotions` as long as what was published, and return its newest line's sha256.
+
+        Returns:
+            None if nothing was published yet.
+
+        Raises:
+            PromotionError: If the two are not one log.
+        """
         ...
 
     def publish_log(self, head: str) -> None:
-        """Keep `head` in the registry, where an edit of the file does not reach it."""
+        """Publish `promotions`, whose newest line has this sha256, which an edit cannot reach."""
         ...

@@ -163,7 +163,7 @@ def start_or_find_run(
     with locked("runs"):
         run = _find_run(client, inputs_digest)
         if run is None or run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            run = _create_run(client, inputs_digest, name)
+            run = _create_run_of(client, inputs_digest, name)
         else:
             client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
             logger.info("continuing the interrupted MLflow run %s", run.info.run_id)
@@ -180,12 +180,18 @@ def start_or_find_run(
         client.set_terminated(run.info.run_id, RunStatus.to_string(status))
 
 
-def _create_run(client: MlflowClient, inputs_digest: str, name: str) -> Run:
+def create_run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Run:
+    """Start a run of this project's experiment that knows its commit."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None, "setup() creates the experiment"
-    tags = {INPUTS_DIGEST: inputs_digest, **_git_tags()}
     return client.create_run(
-        experiment.experiment_id, tags=tags, run_name=f"{name}-{inputs_digest[:8]}"
+        experiment.experiment_id, tags={**tags, **_git_tags()}, run_name=name
+    )
+
+
+def _create_run_of(client: MlflowClient, inputs_digest: str, name: str) -> Run:
+    return create_run(
+        client, f"{name}-{inputs_digest[:8]}", {INPUTS_DIGEST: inputs_digest}
     )
 
 
@@ -314,7 +320,7 @@ def run_of(client: MlflowClient, inputs_digest: str) -> Run:
     """Find the run of a training; where it ran elsewhere, a finished one takes its place."""
     run = _find_run(client, inputs_digest)
     if run is None:
-        run = _create_run(client, inputs_digest, "trained-elsewhere")
+        run = _create_run_of(client, inputs_digest, "trained-elsewhere")
         client.set_terminated(run.info.run_id)
     return run
 

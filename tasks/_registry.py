@@ -2,9 +2,9 @@
 
 The log is a file.  Of a store in an sqlite file, it and the lock are beside that file, so every
 process that can open the store shares them.  Of any other store (a server, PostgreSQL) the lock
-is this working tree's, and the log is kept in the store too, as an artifact of a run of its own:
-it is fetched before a change and sent after each line.  Two machines that change the same such
-store in the same moment are not kept apart; the next command notices, because two logs differ.
+is this working tree's, and the file is a copy of what the store keeps as an artifact of a run:
+fetched before a change, sent after each line.  Two machines that change such a store in the same
+moment are not kept apart; the next command notices, because the two logs differ.
 """
 
 import os
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ovis_model.errors import PromotionError
 from ovis_model.promotion_log import PromotionLog
@@ -23,6 +24,7 @@ from tasks._mlflow import (
     ModelVersion,
     RegisteredModel,
     as_default_store,
+    create_run,
     locked,
     mlflow,
     run_of,
@@ -49,6 +51,8 @@ EXAMPLE = [
 ]
 #: Tag of a registered model: sha256 of the newest line of its log.
 LOG_HEAD = "ovis.promotions_head"
+#: Tag of a registered model: the run that keeps its log, where the store is not a file.
+LOG_RUN = "ovis.promotions_run"
 #: Whose job it is that runs here, where CI says so.
 CI_ACCOUNTS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_REQUESTEDFOR")
 
@@ -71,7 +75,9 @@ class MlflowRegistry:
         self._name = model_name
         self._uri = setup()
         self._client = MlflowClient(tracking_uri=self._uri)
-        self._home = _folder_of(self._uri) or MLFLOW_HOME
+        folder = _folder_of(self._uri)
+        self._is_file = folder is not None
+        self._home = folder or MLFLOW_HOME
         self._log = PromotionLog(self._home / "promotions" / f"{model_name}.jsonl", who=account())
 
     @property
@@ -153,15 +159,36 @@ class MlflowRegistry:
         else:
             self._client.set_registered_model_alias(self._name, alias, str(version))
 
-    def log_head(self) -> str | None:
-        """Return the sha256 of the newest line of `promotions` that was published, or None."""
+    def fetch_log(self) -> str | None:
+        """Make `promotions` as long as what was published, and return its newest line's sha256.
+
+        Raises:
+            PromotionError: If the two are not one log.
+        """
         model = self._registered()
-        return model.tags.get(LOG_HEAD) if model else None
+        if model is None or LOG_HEAD not in model.tags:
+            return None
+        if LOG_RUN in model.tags:
+            with TemporaryDirectory() as folder:
+                copy = self._client.download_artifacts(
+                    model.tags[LOG_RUN], self._log.path.name, folder
+                )
+                self._log.catch_up(Path(copy).read_bytes())
+        return model.tags[LOG_HEAD]
 
     def publish_log(self, head: str) -> None:
-        """Keep `head` in the registry, where an edit of the file does not reach it."""
-        self._create()
+        """Publish `promotions`, whose newest line has this sha256, which an edit cannot reach."""
+        model = self._create()
+        if not self._is_file:
+            run_id = model.tags.get(LOG_RUN) or self._start_log_run()
+            self._client.log_artifact(run_id, str(self._log.path))
         self._client.set_registered_model_tag(self._name, LOG_HEAD, head)
+
+    def _start_log_run(self) -> str:
+        run = create_run(self._client, f"promotions-{self._name}", {})
+        self._client.set_terminated(run.info.run_id)
+        self._client.set_registered_model_tag(self._name, LOG_RUN, run.info.run_id)
+        return run.info.run_id
 
     def _version(self, version: int) -> ModelVersion:
         try:
@@ -173,9 +200,8 @@ class MlflowRegistry:
                 f"{self._name} has no version {version}; `make ui` shows those there are"
             ) from error
 
-    def _create(self) -> None:
-        if self._registered() is None:
-            self._client.create_registered_model(self._name)
+    def _create(self) -> RegisteredModel:
+        return self._registered() or self._client.create_registered_model(self._name)
 
     def _registered(self) -> RegisteredModel | None:
         found = self._client.search_registered_models(f"name = '{self._name}'")

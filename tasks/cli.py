@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _compare, _data, _eval, _infer, _plan, environment
+from tasks import _compare, _data, _eval, _infer, _plan, _promotions, environment
 from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         "plan": lambda: _plan.plan(options),
         "eval": lambda: _eval.evaluate(options),
         "compare": lambda: _compare.compare_runs(options),
+        "promote": lambda: _promotions.promote(options),
+        "rollback": lambda: _promotions.rollback(options),
+        "promotions": lambda: _promotions.promotions(options),
         "status": lambda: show_status(options.seconds),
     }
     try:
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan.add_parser(commands)
     _compare.add_parser(commands)
     _eval.add_parser(commands)
+    _promotions.add_parsers(commands)
     return parser
 
 

@@ -57,7 +57,7 @@ class MemoryRegistry:
         else:
             self.aliases[alias] = version
 
-    def log_head(self) -> str | None:
+    def fetch_log(self) -> str | None:
         return self.head
 
     def publish_log(self, head: str) -> None:

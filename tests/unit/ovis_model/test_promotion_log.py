@@ -105,7 +105,7 @@ def test_a_line_that_is_something_else_is_found(log):
 def test_lines_cut_off_the_end_are_found_by_what_the_registry_keeps(log, left):
     head = log.read()[-1].sha256
     log.path.write_bytes(b"".join(lines(log)[:left]))
-    with pytest.raises(PromotionError, match="lines are missing at its end.* --restart --reason"):
+    with pytest.raises(PromotionError, match=r"lines are missing at its end.* --restart --reason"):
         log.check_head(log.read(), head)
 
 

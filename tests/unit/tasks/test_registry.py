@@ -1,0 +1,220 @@
+"""Promotions in a real MLflow store; making its schema takes seconds, so there is one."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ovis_model.errors import PromotionError
+from ovis_model.model_folder import verify_model_folder
+from ovis_model.promotion import promote, recover, rollback
+from ovis_model.promotion_log import Change
+from ovis_model.registry import INPUTS_DIGEST, JUDGED_AGAINST, MODEL_DIGEST, VERDICT, VERDICT_KEY
+from tasks._launch import free_port
+from tasks._registry import MlflowRegistry, account
+from tasks.artifacts import KEPT_MODELS
+from tasks.cli import main
+from tests.support.registry import write_model
+
+ROOT = Path(__file__).parents[3]
+PROMOTERS = 32
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A working tree whose registry has three versions: 2 passed against 1, 3 was refused."""
+    folder = tmp_path_factory.mktemp("tree")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        shutil.copy(ROOT / "params.yaml", folder)
+        add_versions("ovis2_5", ("passed", 0), ("passed", 1), ("refused", 1))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_a_working_tree(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("GITHUB_ACTOR", "octavia")
+
+
+def add_versions(name, *verdicts):
+    """Enter versions as `register` leaves them, but without what makes them answer."""
+    registry = MlflowRegistry(name)
+    registry._create()
+    for number, (verdict, against) in enumerate(verdicts, start=1):
+        model = write_model(Path("model"), f"{name} {number}".encode())
+        digest = verify_model_folder(model)
+        shutil.copytree(model, KEPT_MODELS / name / digest, dirs_exist_ok=True)
+        tags = {MODEL_DIGEST: digest, INPUTS_DIGEST: "1" * 64, VERDICT: verdict}
+        tags |= {JUDGED_AGAINST: str(against), VERDICT_KEY: "k" * 64}
+        registry._client.create_model_version(name, f"s3://models/{digest}", tags=tags)
+    return registry
+
+
+def aliases(registry):
+    return {a: registry.version_at(a) for a in ("champion", "previous")}
+
+
+def test_a_name_without_versions_is_empty():
+    registry = MlflowRegistry("nothing-here")
+    assert registry.find_version("ovis.model_digest", "d") is None
+    assert registry.version_at("champion") is None
+    assert registry.fetch_log() is None
+
+
+def test_a_promotion_and_a_rollback_from_the_command_line(home, capsys):
+    registry = MlflowRegistry("ovis2_5")
+    assert main(["promote", "1"]) == 0
+    assert main(["promote", "2", "--expect", "1", "--reason", "reads receipts"]) == 0
+    said = capsys.readouterr().out
+    assert "octavia  promote: previous nowhere -> 1, champion 1 -> 2\n" in said
+    assert "    reads receipts (verdict kkkkkkkkkkkk)\n" in said
+    assert main(["promote", "2"]) == 0
+    assert "version 2 is the champion already" in capsys.readouterr().out
+    assert main(["rollback", "--reason", "too slow"]) == 0
+    assert "rollback: champion 2 -> 1, previous 1 -> nowhere" in capsys.readouterr().out
+    assert aliases(registry) == {"champion": 1, "previous": None}
+
+    assert main(["promote", "3"]) == 1
+    assert "ovis promote: version 3 was refused by the gate" in capsys.readouterr().err
+    assert main(["promote", "3", "--force"]) == 2
+    assert "--force needs a reason" in capsys.readouterr().err
+    assert main(["promote", "3", "--force", "--reason", "a drill"]) == 0
+    assert "promote by force: previous nowhere -> 1, champion 1 -> 3" in capsys.readouterr().out
+    assert registry.tags_of(3)["ovis.forced"] == "a drill"
+    assert main(["promote", "99"]) == 1
+    assert "ovis2_5 has no version 99; `make ui`" in capsys.readouterr().err
+
+    assert main(["promotions"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("octavia") == 4
+    assert "8 lines in " in said
+    assert said.endswith("none changed\nchallenger nowhere, champion 3, previous 1\n")
+
+    registry.move_alias("champion", 2)  # as one does on MLflow's pages
+    assert main(["promotions"]) == 1
+    assert "champion is at 2, but the log left it at 3" in capsys.readouterr().err
+
+    log = home / ".mlflow" / "promotions" / "ovis2_5.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"a drill", b"a whim!"))
+    assert main(["promotions"]) == 1
+    assert f"{log}, line 7, was edited" in capsys.readouterr().err
+    assert main(["rollback"]) == 1
+    assert "Put the file back from a copy" in capsys.readouterr().err
+    assert main(["promotions", "--restart", "--reason", "edited by mistake"]) == 0
+    assert "restart: no alias moved" in capsys.readouterr().out
+    assert main(["rollback"]) == 0
+
+
+def test_32_promoters_at_once_lose_nothing():
+    registry = add_versions("contested", *[("passed", 0)] * PROMOTERS)
+    files, versions = KEPT_MODELS / "contested", range(1, PROMOTERS + 1)
+
+    def first(version):
+        """Promote it if there is no champion yet, and return what was said to that."""
+        try:
+            promote(MlflowRegistry("contested"), version, files=files, expected=0)
+        except PromotionError as error:
+            return str(error)
+        return None
+
+    def force(version):
+        promote(
+            MlflowRegistry("contested"), version, files=files, force=True, reason=f"race {version}"
+        )
+
+    with ThreadPoolExecutor(PROMOTERS) as pool:
+        said = list(pool.map(first, versions))
+        assert said.count(None) == 1
+        winner = said.index(None) + 1
+        complaint = f"the champion is version {winner}, not no version as expected: somebody else"
+        assert sum(complaint in (one or "") for one in said) == PROMOTERS - 1
+        list(pool.map(force, [version for version in versions if version != winner]))
+    with registry.lock():
+        done = [entry for entry in recover(registry) if entry.event == "done"]
+    champions = [(move.before, move.after) for entry in done for move in entry.moves[-1:]]
+    assert sorted(after for _, after in champions) == list(versions)
+    assert [before for before, _ in champions] == [None, *(after for _, after in champions[:-1])]
+    assert aliases(registry) == {"champion": champions[-1][1], "previous": champions[-1][0]}
+
+
+def test_the_account_is_the_one_a_ci_job_runs_for(monkeypatch):
+    monkeypatch.delenv("GITHUB_ACTOR")
+    assert account()
+    monkeypatch.setenv("GITLAB_USER_LOGIN", "gil")
+    assert account() == "gil"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """An MLflow server with a store of its own, to which MLFLOW_TRACKING_URI points."""
+    port = free_port()
+    store = f"sqlite:///{tmp_path}/server.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
+    command += ["--backend-store-uri", store, "--artifacts-destination", f"{tmp_path}/artifacts"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with subprocess.Popen(
+        [*command, "--workers", "1"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def wait_for(url):
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("server")
+def test_the_log_of_a_server_is_found_from_another_working_tree(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for tree in (here, there):
+        tree.mkdir()
+    monkeypatch.chdir(here)
+    add_versions("ovis2_5", ("passed", 0), ("passed", 1))
+    files = (here / KEPT_MODELS / "ovis2_5").resolve()
+    promote(MlflowRegistry("ovis2_5"), 1, files=files)
+    monkeypatch.chdir(there)
+    elsewhere = MlflowRegistry("ovis2_5")
+    promote(elsewhere, 2, files=files, expected=1)
+    monkeypatch.chdir(here)
+    rollback(MlflowRegistry("ovis2_5"), files=files, expected=2)
+    monkeypatch.chdir(there)
+    with elsewhere.lock():
+        entries = recover(elsewhere)
+    assert [entry.action for entry in entries if entry.event == "done"] == [
+        "promote",
+        "promote",
+        "rollback",
+    ]
+
+    # Two machines in the same moment, which nobody keeps apart.
+    elsewhere.promotions.append("done", Change("promote", (), None, "forked"))
+    monkeypatch.chdir(here)
+    promote(MlflowRegistry("ovis2_5"), 2, files=files)
+    monkeypatch.chdir(there)
+    with elsewhere.lock(), pytest.raises(PromotionError, match="differ from line 7 on"):
+        recover(elsewhere)
