@@ -197,13 +197,13 @@ def find_model(name: str, params: Path) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    from ovis_model.registration import ALIASES, MODEL_DIGEST  # noqa: PLC0415
+    from ovis_model.registry import ALIASES, MODEL_DIGEST  # noqa: PLC0415
 
     if name not in ALIASES:
         raise ConfigError(
             f"{name!r} is neither a folder nor an alias; aliases are {', '.join(ALIASES)}"
         )
-    from tasks._mlflow import MlflowRegistry  # noqa: PLC0415
+    from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     model_name = Params.read(params).register_.model_name
     registry = MlflowRegistry(model_name)

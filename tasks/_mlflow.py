@@ -184,15 +184,11 @@ def create_run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Run:
     """Start a run of this project's experiment that knows its commit."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None, "setup() creates the experiment"
-    return client.create_run(
-        experiment.experiment_id, tags={**tags, **_git_tags()}, run_name=name
-    )
+    return client.create_run(experiment.experiment_id, tags={**tags, **_git_tags()}, run_name=name)
 
 
 def _create_run_of(client: MlflowClient, inputs_digest: str, name: str) -> Run:
-    return create_run(
-        client, f"{name}-{inputs_digest[:8]}", {INPUTS_DIGEST: inputs_digest}
-    )
+    return create_run(client, f"{name}-{inputs_digest[:8]}", {INPUTS_DIGEST: inputs_digest})
 
 
 def _git_tags() -> dict[str, str]:

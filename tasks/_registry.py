@@ -174,7 +174,7 @@ class MlflowRegistry:
                     model.tags[LOG_RUN], self._log.path.name, folder
                 )
                 self._log.catch_up(Path(copy).read_bytes())
-        return model.tags[LOG_HEAD]
+        return str(model.tags[LOG_HEAD])
 
     def publish_log(self, head: str) -> None:
         """Publish `promotions`, whose newest line has this sha256, which an edit cannot reach."""
@@ -188,7 +188,7 @@ class MlflowRegistry:
         run = create_run(self._client, f"promotions-{self._name}", {})
         self._client.set_terminated(run.info.run_id)
         self._client.set_registered_model_tag(self._name, LOG_RUN, run.info.run_id)
-        return run.info.run_id
+        return str(run.info.run_id)
 
     def _version(self, version: int) -> ModelVersion:
         try:

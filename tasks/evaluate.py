@@ -76,7 +76,8 @@ def scores_csv(report: EvaluationReport) -> str:
 def find_models(params: Params) -> "Models":
     """Say who is asked; only here the registry is asked who the champion is."""
     from ovis_model.evaluation.evaluation import CHAMPION, Models  # noqa: PLC0415
-    from tasks._mlflow import MODEL_DIGEST, MlflowRegistry  # noqa: PLC0415
+    from ovis_model.registry import MODEL_DIGEST  # noqa: PLC0415
+    from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     base = Path(params.train.ovis_pretrained_path)
     name = params.register_.model_name

@@ -13,7 +13,8 @@ from ovis_model.evaluation.guard import Guard
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
 from tasks import _eval, evaluate
-from tasks._mlflow import MlflowRegistry, find_run_id, setup
+from tasks._mlflow import find_run_id, setup
+from tasks._registry import MlflowRegistry
 from tasks.artifacts import (
     EVALUATE_GUARD,
     EVALUATE_HTML,
