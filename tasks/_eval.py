@@ -8,10 +8,12 @@ ovis eval compare runs/mine runs/champion
 ovis eval sweep models/finetuned --budgets 0 256 1024
 ovis eval export runs/mine --name Mine --out exported
 ovis eval import Mine_MMStar.tsv --benchmark mmstar.yaml --out runs/imported
+ovis eval speed models/finetuned --limit 30
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,7 @@ def add_parser(commands: Any) -> None:
     _compare.add_parser(inner)
     _add_sweep(inner)
     _add_exchange(inner)
+    _add_speed(inner)
 
 
 def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -116,6 +119,11 @@ def _add_exchange(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
 
 
+def _add_speed(commands: Any) -> None:
+    text = "time a model on the same items, in batches and one by one"
+    _add_asking(_add(commands, "speed", text))
+
+
 def evaluate(options: argparse.Namespace) -> int | None:
     """Do what one of the commands says, and return the exit code if it is not 0.
 
@@ -129,6 +137,7 @@ def evaluate(options: argparse.Namespace) -> int | None:
         "sweep": sweep,
         "export": export,
         "import": import_,
+        "speed": speed,
     }
     return commands[options.eval_command](options)
 
@@ -370,3 +379,44 @@ def sweep(options: argparse.Namespace) -> None:
     write_text(out / "sweep.html", render_sweep(found))
     found.to_auto_budget().write(budget_file(model))
     sys.stdout.write(f"{found.to_table()}\n{found.rule}: {budget_file(model)}\n")
+
+
+# ---- speed ----------------------------------------------------------------------------------
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Ask the same items one by one and in batches, and tell both speeds from one process.
+
+    Raises:
+        OvisError: If something cannot be used, or a question got no answer.
+    """
+    from ovis_model.evaluation.benchmarks.benchmark import load_benchmarks  # noqa: PLC0415
+    from ovis_model.evaluation.exams import build_exams  # noqa: PLC0415
+    from ovis_model.evaluation.running import ask, refuse_errors  # noqa: PLC0415
+
+    config = _config(options)
+    model = find_model(options.model, options.params)
+    benchmarks = load_benchmarks(Path(config.benchmarks), limit=config.limit)
+    exams = build_exams(benchmarks, config, model=model)
+    seconds, texts = [], []
+    for rows in (1, config.batch_size):
+        one = config.model_copy(update={"batch_size": rows})
+        options.concurrency = rows
+        backend = _backend(options, one, model, _shard(None))
+        with tempfile.TemporaryDirectory() as warm, tempfile.TemporaryDirectory() as working:
+            # The first answers of a process also load and choose kernels.
+            ask(exams[:1], backend, working=Path(warm), label="warming up")
+            started = time.perf_counter()
+            found = ask(exams, backend, working=Path(working), label=f"{rows} at a time")
+            seconds.append(time.perf_counter() - started)
+        assert found is not None, "one process leaves nothing to others"
+        refuse_errors(found)
+        texts.append([row.raw_output for some in found.rows.values() for row in some])
+    total = len(texts[0])
+    equal = sum(one == other for one, other in zip(*texts, strict=True))
+    alone, together = (total / spent for spent in seconds)
+    sys.stdout.write(
+        f"{total} items: {alone:.2f} items/s one by one, {together:.2f} items/s up to "
+        f"{config.batch_size} at a time ({together / alone:.1f} x), {equal} of {total} texts "
+        "equal\n"
+    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,13 @@ def test_a_sweep_records_the_budget_beside_the_model(ovis, tree):
     assert "<- auto" in said.out
     assert "<svg" in (tree / "sweep/sweep.html").read_text(encoding="utf-8")
     assert read_auto_budget(tree / "tiny") in (0, 2)
+
+
+def test_both_speeds_are_told_from_one_process(ovis):
+    code, said = ovis("eval", "speed", "tiny")
+    assert code == 0
+    assert re.search(r"4 items: .* items/s one by one, .* up to 32 at a time", said.out)
+    assert said.out.endswith("4 of 4 texts equal\n")
 
 
 def test_a_model_that_is_neither_folder_nor_alias_is_refused(ovis):
