@@ -261,6 +261,9 @@ class EvaluateConfig(ThinkingConfig):
     num_seeds: int | None = Field(
         default=None, gt=0, description="answers per item when sampling; None is 3"
     )
+    thinking_off: bool = Field(
+        default=False, description="ask the tuned model without thinking, too, and compare"
+    )
     contamination: bool = Field(
         default=True, description="look for the benchmarks' items in the training data"
     )

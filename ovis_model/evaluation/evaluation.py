@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -15,14 +15,15 @@ from ovis_model.evaluation.backends.in_process import TransformersBackend
 from ovis_model.evaluation.benchmarks.benchmark import Benchmark, load_benchmarks
 from ovis_model.evaluation.contamination import Asked, Overlap, TrainingTraces, find_overlap
 from ovis_model.evaluation.exam import Exam
-from ovis_model.evaluation.exams import build_exams, describe_protocol
+from ovis_model.evaluation.exams import build_exams, describe_protocol, official_protocol
 from ovis_model.evaluation.gallery import PicturesOf
 from ovis_model.evaluation.guard import Incumbent, stand_guard
 from ovis_model.evaluation.item_media import load_media
 from ovis_model.evaluation.predictions import PredictionRow, Run
+from ovis_model.evaluation.published import find_published
 from ovis_model.evaluation.report import render_html
 from ovis_model.evaluation.running import ask, drop_unused, refuse_errors, write_run
-from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.evaluation.scores import EvaluationReport, PublishedNumber
 from ovis_model.evaluation.shards import Shard
 from ovis_model.evaluation.summary import Sources, summarise
 from ovis_model.evaluation.working_rows import WorkingRows
@@ -107,7 +108,9 @@ def evaluate(
     sources = Sources(
         tuned=tuned,
         base=base,
+        thinking_off=_ask_without_thinking(sitting, asked, models.tuned),
         champion=incumbent.run,
+        published=_find_published(asked, config, models.tuned, tuned),
         overlaps={} if training is None else _find_overlaps(asked, training, sampling),
     )
     report = summarise(sources)
@@ -162,6 +165,30 @@ class _Sitting:
         assert run is not None, "one process leaves nothing to others"
         refuse_errors(run)
         return run
+
+
+def _ask_without_thinking(
+    sitting: _Sitting, asked: Sequence[Benchmark], model: Path
+) -> Run | None:
+    """Ask the tuned model the same without thinking, if that is wanted."""
+    config = sitting.config
+    if not config.thinking_off:
+        return None
+    own = config.preset == "own"
+    change = {"enable_thinking": False} if own else {"preset": "thinking_off"}
+    without = config.model_copy(update=change)
+    exams = build_exams(asked, without, model=model)
+    return replace(sitting, config=without, exams=exams).ask(model, "tuned, not thinking")
+
+
+def _find_published(
+    asked: Sequence[Benchmark], config: EvaluateConfig, model: Path, run: Run
+) -> dict[str, PublishedNumber]:
+    """Look the published numbers up, where official settings make it worth the while."""
+    if config.preset == "own":
+        return {}
+    protocol = official_protocol(config.preset, model)
+    return {one.name: find_published(one, protocol, run) for one in asked}
 
 
 def _ask_champion(sitting: _Sitting, models: Models, tuned: Run) -> Incumbent:

@@ -19,7 +19,7 @@ from ovis_model.evaluation.grouping import cluster_name, groups_of, parts_of, sl
 from ovis_model.evaluation.item import BenchmarkItem
 from ovis_model.evaluation.item_media import load_media
 from ovis_model.evaluation.marking import PRESET, Marker
-from ovis_model.evaluation.protocol import Protocol, model_size
+from ovis_model.evaluation.protocol import Preset, Protocol, model_size
 from ovis_model.evaluation.scoring.profiles import DEFAULT_PROFILE, Profile
 from ovis_model.inference.engine import OWN_PIXELS, Pixels
 from ovis_model.inference.generation import GenerationSettings
@@ -76,8 +76,7 @@ def choose_way(benchmark: Benchmark, config: EvaluateConfig, *, model: Path) -> 
         settings = own_settings(config)
         seeds = seeds_of(settings, config.seed, config.num_seeds)
         return Way(settings, describe_protocol(config), seeds=seeds)
-    shape = Ovis2_5Config.from_pretrained(model).llm
-    protocol = Protocol(config.preset, model_size(shape.num_hidden_layers, shape.hidden_size))
+    protocol = official_protocol(config.preset, model)
     chosen = protocol.settings(benchmark.header)
     limits = chosen.pixel_limits
     seeds = seeds_of(chosen.generation, config.seed, config.num_seeds)
@@ -90,6 +89,12 @@ def choose_way(benchmark: Benchmark, config: EvaluateConfig, *, model: Path) -> 
         profile=protocol.profile,
         official=True,
     )
+
+
+def official_protocol(preset: Preset, model: Path) -> Protocol:
+    """Return the settings of a preset for a checkpoint."""
+    shape = Ovis2_5Config.from_pretrained(model).llm
+    return Protocol(preset, model_size(shape.num_hidden_layers, shape.hidden_size))
 
 
 def own_settings(config: EvaluateConfig) -> GenerationSettings:

@@ -15,6 +15,7 @@ from ovis_model.evaluation.grouping import slices_of
 from ovis_model.evaluation.item import BenchmarkItem
 from ovis_model.evaluation.predictions import PredictionRow, Run
 from ovis_model.evaluation.responses import read_output
+from ovis_model.evaluation.scoring.mark import Mark
 from ovis_model.evaluation.scoring.profiles import DEFAULT_PROFILE, PROFILES, Profile
 from ovis_model.inference.thinking import ParsedOutput, ThinkingClosed
 
@@ -43,9 +44,7 @@ class Marker:
 
     def __call__(self, row: PredictionRow) -> PredictionRow:
         """Fill in what was judged, what it is worth, and what scores are told apart by."""
-        item, prediction = self.items[row.index], self.prediction(row)
-        mark = self.benchmark.mark(item, prediction, self.profile)
-        header = self.benchmark.header
+        item, mark, header = self.items[row.index], self.mark(row), self.benchmark.header
         sizes = [(medium.width, medium.height) for medium in row.media]
         return row.model_copy(
             update={
@@ -56,6 +55,11 @@ class Marker:
                 "slices": slices_of(item, header.slices, sizes),
             }
         )
+
+    def mark(self, row: PredictionRow) -> Mark:
+        """Judge a row."""
+        item = self.items[row.index]
+        return self.benchmark.mark(item, self.prediction(row), self.profile)
 
     def prediction(self, row: PredictionRow) -> str:
         """Return what of the row is marked."""

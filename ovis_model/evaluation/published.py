@@ -12,7 +12,10 @@ from importlib.resources import files
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ovis_model.evaluation.benchmarks.benchmark import Benchmark
+from ovis_model.evaluation.marking import find_marker
+from ovis_model.evaluation.predictions import Run
 from ovis_model.evaluation.protocol import MAX_NEW_TOKENS, THINKING_BUDGET, ModelSize, Protocol
+from ovis_model.evaluation.scores import PublishedNumber
 from ovis_model.evaluation.scoring.score import Score
 
 
@@ -82,6 +85,25 @@ def compare_with_published(benchmark: Benchmark, protocol: Protocol, score: Scor
     if protocol.size is not None and header.published:
         published = published_score(header.published, protocol.size)
     return Comparison(published, tuple(_obstacles(benchmark, protocol, score, published)))
+
+
+def find_published(benchmark: Benchmark, protocol: Protocol, run: Run) -> PublishedNumber:
+    """Say what stands beside a run's score in its report; of several seeds the first counts.
+
+    Args:
+        benchmark: What was asked.
+        protocol: How it was run.
+        run: The answers.
+    """
+    marker, rows = find_marker(run, benchmark), run.rows[benchmark.name]
+    marks = [marker.mark(row) for row in rows if row.seed == rows[0].seed]
+    found = compare_with_published(benchmark, protocol, benchmark.score(marks))
+    published = found.published
+    return PublishedNumber(
+        score=None if published is None else published.score,
+        source="" if published is None else published.source,
+        obstacles=found.obstacles,
+    )
 
 
 def _obstacles(

@@ -257,3 +257,11 @@ def test_answers_are_kept_and_those_that_no_run_needs_are_dropped(world, tmp_pat
     again = sorted(path for path in (tmp_path / ".resume").rglob("*.jsonl"))
     assert len(again) == len(kept)
     assert not set(again) & set(kept)
+
+
+def test_thinking_is_compared_with_not_thinking_on_the_same_rows(world, tmp_path):
+    report = run(world, tmp_path, CONFIG.model_copy(update={"thinking_off": True, "limit": 2}))
+    thinking = report.benchmarks["images"].thinking
+    assert min(thinking.tokens_on, thinking.tokens_off) > 0
+    assert report.benchmarks["images"].tuned.mean_thinking_tokens > 0
+    assert thinking.change.low <= thinking.change.difference <= thinking.change.high

@@ -9,10 +9,17 @@ from PIL import Image
 from ovis_model.config import EvaluateConfig
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.evaluation.benchmarks.benchmark import load_benchmarks
-from ovis_model.evaluation.exams import build_exams, describe_protocol, with_budget
+from ovis_model.evaluation.exams import (
+    build_exams,
+    describe_protocol,
+    official_protocol,
+    with_budget,
+)
 from ovis_model.evaluation.exchange import export_rows, import_file
 from ovis_model.evaluation.marking import find_marker, mark_again
 from ovis_model.evaluation.predictions import Run
+from ovis_model.evaluation.protocol import Protocol
+from ovis_model.evaluation.published import find_published
 from ovis_model.evaluation.running import ask
 from tests.support.exams import ScriptedBackend
 from tests.support.tables import as_cell, png, write_table
@@ -101,6 +108,18 @@ def test_official_answers_are_what_follows_the_last_final_answer(folder, model):
     own = run_of(folder, model, said)
     # Under settings of one's own all that follows the thought is the answer.
     assert [row.status for row in own.rows["mmb"]] == ["unresolved", "scored"]
+
+
+def test_a_run_says_why_no_published_number_stands_beside_its_score(folder, model):
+    run = run_of(folder, model, {"5": "hm"}, THINKING_ON)
+    protocol = official_protocol("thinking_on", model)
+    found = {one.name: find_published(one, protocol, run) for one in load_benchmarks(folder)}
+    assert found["mmb"].score is None
+    assert "the preset is thinking_on, not published" in found["mmb"].obstacles
+    nine = find_published(load_benchmarks(folder)[0], Protocol("published", "9B"), run)
+    assert (nine.score, bool(nine.source)) == (84.9, True)
+    assert any("TEST split" in why for why in nine.obstacles)
+    assert any("went to a judge" in why for why in nine.obstacles)
 
 
 def test_a_budget_leaves_the_answer_its_room(folder, model):
