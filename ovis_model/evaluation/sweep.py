@@ -160,15 +160,19 @@ class Curve:
     points: Sequence[tuple[float, SweepPoint]]
 
     @property
+    def widest(self) -> float:
+        """Where the horizontal axis ends."""
+        return max(value for value, _ in self.points) or 1.0
+
+    @property
     def placed(self) -> list[tuple[float, float, SweepPoint]]:
         """Every point with its place in pixels."""
-        widest = max(value for value, _ in self.points) or 1.0
         scores = [point.score for _, point in self.points]
         low, high = math.floor(min(scores)), math.ceil(max(scores))
         rise = max(1, high - low)
         return [
             (
-                round(MARGIN + WIDTH * value / widest, 1),
+                round(MARGIN + WIDTH * value / self.widest, 1),
                 round(MARGIN + HEIGHT * (1 - (point.score - low) / rise), 1),
                 point,
             )
