@@ -22,11 +22,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.errors import CheckpointError, GateError, list_examples
 from ovis_model.model_card import Benchmark, Facts, render_card
-from ovis_model.model_folder import digest_of, keep_files, read_json, verify_model_folder
+from ovis_model.model_folder import (
+    digest_of,
+    keep_files,
+    listed_digest,
+    read_json,
+    verify_model_folder,
+)
 from ovis_model.promotion import change, recover, takeover
 from ovis_model.promotion_log import Change, Move
 from ovis_model.registry import (
     ALIASES,
+    BASE_DIGEST,
     CHALLENGER,
     CHAMPION,
     DATA_DIGEST,
@@ -240,6 +247,9 @@ def _enter(facts: Facts, kept: Path, registry: Registry) -> int:
     }
     if "data_digest" in facts.lineage:
         tags[DATA_DIGEST] = str(facts.lineage["data_digest"])
+    base = listed_digest(Path(facts.lineage.get("base_model", "")))
+    if base is not None:
+        tags[BASE_DIGEST] = base
     version = registry.add_version(kept, tags)
     logger.info("registered %s version %d", facts.model_name, version)
     return version

@@ -21,6 +21,10 @@ ALIASES = (CHALLENGER, CHAMPION, PREVIOUS)
 MODEL_DIGEST = "ovis.model_digest"
 DATA_DIGEST = "ovis.data_digest"
 INPUTS_DIGEST = "ovis.inputs_digest"
+#: Digest of the base model, if it was written by a training of this project: its parent.
+BASE_DIGEST = "ovis.base_digest"
+#: How many samples it learned from; their list is kept on the version's run.
+NUM_SAMPLES = "ovis.num_samples"
 SCORES = "ovis.scores"
 VERDICT = "ovis.gate"
 OBJECTIONS = "ovis.gate_objections"

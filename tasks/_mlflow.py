@@ -6,6 +6,7 @@ everything lives under `.mlflow/` next to params.yaml; `MLFLOW_TRACKING_URI` mov
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -42,6 +43,7 @@ __all__ = [
     "PythonModel",
     "PythonModelContext",
     "RegisteredModel",
+    "Run",
     "RunLogger",
     "find_run_id",
     "flatten",
@@ -55,6 +57,8 @@ __all__ = [
 EXPERIMENT = "ovis2_5"
 INPUTS_DIGEST = "ovis.inputs_digest"
 DATABASE = "mlflow.db"
+#: sha256 of `git diff HEAD --binary`, stripped, where tracked files differ from the commit.
+GIT_DIFF = "ovis.git_diff"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 #: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
 DATASET_DIGEST_LENGTH = 36
@@ -196,8 +200,12 @@ def _git_tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"ovis.git_dirty": "unknown"}
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
-    return {"mlflow.source.git.commit": commit, "ovis.git_dirty": str(dirty).lower()}
+    tags = {"mlflow.source.git.commit": commit, "ovis.git_dirty": "false"}
+    if _git("status", "--porcelain", "--untracked-files=no"):
+        difference = _git("diff", "HEAD", "--binary", "--no-ext-diff") or ""
+        digest = hashlib.sha256(difference.encode()).hexdigest()
+        tags |= {"ovis.git_dirty": "true", GIT_DIFF: digest}
+    return tags
 
 
 def _git(*arguments: str) -> str | None:

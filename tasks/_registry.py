@@ -23,6 +23,7 @@ from tasks._mlflow import (
     MlflowException,
     ModelVersion,
     RegisteredModel,
+    Run,
     as_default_store,
     create_run,
     locked,
@@ -53,6 +54,9 @@ EXAMPLE = [
 LOG_HEAD = "ovis.promotions_head"
 #: Tag of a registered model: the run that keeps its log, where the store is not a file.
 LOG_RUN = "ovis.promotions_run"
+#: Where files that belong to a version lie among those of its run.
+KEPT_FOLDER = "lineage"
+VERSIONS_PER_PAGE = 1000
 #: Whose job it is that runs here, where CI says so.
 CI_ACCOUNTS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_REQUESTEDFOR")
 
@@ -189,6 +193,47 @@ class MlflowRegistry:
         self._client.set_terminated(run.info.run_id)
         self._client.set_registered_model_tag(self._name, LOG_RUN, run.info.run_id)
         return str(run.info.run_id)
+
+    def versions(self) -> list[int]:
+        """Return every version, oldest first."""
+        found: list[int] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(
+                f"name = '{self._name}'", max_results=VERSIONS_PER_PAGE, page_token=token
+            )
+            found += [int(one.version) for one in page]
+            token = page.token
+            if not token:
+                return sorted(found)
+
+    def run_of(self, version: int) -> Run:
+        """Return the run that trained a version."""
+        return self._client.get_run(self._run_id(version))
+
+    def keep_file(self, version: int, path: Path) -> None:
+        """Put a file on the run that trained a version."""
+        self._client.log_artifact(self._run_id(version), str(path), KEPT_FOLDER)
+
+    def kept_file(self, version: int, name: str, folder: Path) -> Path:
+        """Copy a file that was kept with a version into a folder."""
+        run_id = self._run_id(version)
+        path = f"{KEPT_FOLDER}/{name}"
+        return Path(self._client.download_artifacts(run_id, path, str(folder)))
+
+    def kept_files(self, version: int) -> list[str]:
+        """List what lies on the run that trained a version, folders with a slash."""
+        found = self._client.list_artifacts(self._run_id(version))
+        return [f"{one.path}/" if one.is_dir else one.path for one in found]
+
+    def _run_id(self, version: int) -> str:
+        run_id = self._version(version).run_id
+        if not run_id:
+            raise PromotionError(
+                f"{self._name} version {version} names no run; it was not registered by this "
+                "pipeline, so nothing is known of where it comes from"
+            )
+        return run_id
 
     def _version(self, version: int) -> ModelVersion:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _compare, _data, _eval, _infer, _plan, _promotions, environment
+from tasks import _compare, _data, _eval, _infer, _lineage, _plan, _promotions, environment
 from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         "promote": lambda: _promotions.promote(options),
         "rollback": lambda: _promotions.rollback(options),
         "promotions": lambda: _promotions.promotions(options),
+        "lineage": lambda: _lineage.lineage(options),
         "status": lambda: show_status(options.seconds),
     }
     try:
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _compare.add_parser(commands)
     _eval.add_parser(commands)
     _promotions.add_parsers(commands)
+    _lineage.add_parser(commands)
     return parser
 
 

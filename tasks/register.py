@@ -11,6 +11,7 @@ from tasks._dvc import reproduce
 from tasks.artifacts import (
     DATA_CARD,
     EVALUATE_REPORT,
+    EXTRACTED,
     KEPT_MODELS,
     MODEL,
     MODEL_CARD,
@@ -24,13 +25,14 @@ from tasks.params import Params
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _mlflow, _registry  # noqa: PLC0415
+    from tasks import _lineage, _mlflow, _registry  # noqa: PLC0415
 
     config = params.register_
     data = ValidationReport.read(VALIDATE_REPORT)
     _mlflow.log_results(
         read_inputs_digest(MODEL), data_metrics(data), (VALIDATE_REPORT, DATA_CARD)
     )
+    registry = _registry.MlflowRegistry(config.model_name)
     report = registration.register(
         config,
         model=MODEL,
@@ -38,8 +40,9 @@ def run(params: Params) -> None:
         training=TRAIN_REPORT,
         kept_models=KEPT_MODELS,
         card=MODEL_CARD,
-        registry=_registry.MlflowRegistry(config.model_name),
+        registry=registry,
     )
+    _lineage.keep_sample_list(registry, report.version, EXTRACTED)
     report.write(REGISTER_REPORT)
 
 

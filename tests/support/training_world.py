@@ -150,7 +150,15 @@ def build_training_world(
             *(video_sample(number) for number in range(4)),
             *(text_sample(number) for number in range(4)),
         ]
-    files = {"train.jsonl": samples, "holdout.jsonl": [image_sample(0), text_sample(0)]}
+    write_extracted(data, samples, [image_sample(0), text_sample(0)])
+    return TrainingWorld(root, data, base or build_tiny_checkpoint(root / "base"))
+
+
+def write_extracted(
+    data: Path, train: Sequence[dict[str, Any]], holdout: Sequence[dict[str, Any]]
+) -> None:
+    """Write samples and manifest as the extract step does; the media are not its business."""
+    files = {"train.jsonl": train, "holdout.jsonl": holdout}
     for name, content in files.items():
         write_samples(data / name, (Sample.model_validate(one) for one in content))
     manifest = {
@@ -158,4 +166,3 @@ def build_training_world(
         "files": {name: {"sha256": sha256_of_file(data / name)} for name in files},
     }
     (data / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return TrainingWorld(root, data, base or build_tiny_checkpoint(root / "base"))

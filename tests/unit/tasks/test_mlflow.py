@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import shutil
 import subprocess
@@ -139,6 +140,8 @@ def test_the_commit_and_whether_files_differ_from_it_are_on_the_run(digest, tmp_
     tags = read(run.run_id).data.tags
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
     assert tags["ovis.git_dirty"] == "true"
+    difference = git("diff", "HEAD", "--binary")
+    assert tags["ovis.git_diff"] == hashlib.sha256(difference.encode()).hexdigest()
 
 
 def test_an_evaluation_lands_on_the_run_of_its_training(digest, tmp_path):

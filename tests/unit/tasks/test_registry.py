@@ -16,12 +16,24 @@ from ovis_model.errors import PromotionError
 from ovis_model.model_folder import verify_model_folder
 from ovis_model.promotion import promote, recover, rollback
 from ovis_model.promotion_log import Change
-from ovis_model.registry import INPUTS_DIGEST, JUDGED_AGAINST, MODEL_DIGEST, VERDICT, VERDICT_KEY
+from ovis_model.registry import (
+    BASE_DIGEST,
+    DATA_DIGEST,
+    INPUTS_DIGEST,
+    JUDGED_AGAINST,
+    MODEL_DIGEST,
+    VERDICT,
+    VERDICT_KEY,
+)
+from ovis_model.reports import sha256_of_file
 from tasks._launch import free_port
+from tasks._lineage import keep_sample_list
+from tasks._mlflow import run_of
 from tasks._registry import MlflowRegistry, account
 from tasks.artifacts import KEPT_MODELS
 from tasks.cli import main
 from tests.support.registry import write_model
+from tests.support.training_world import text_sample, write_extracted
 
 ROOT = Path(__file__).parents[3]
 PROMOTERS = 32
@@ -56,7 +68,10 @@ def add_versions(name, *verdicts):
         shutil.copytree(model, KEPT_MODELS / name / digest, dirs_exist_ok=True)
         tags = {MODEL_DIGEST: digest, INPUTS_DIGEST: "1" * 64, VERDICT: verdict}
         tags |= {JUDGED_AGAINST: str(against), VERDICT_KEY: "k" * 64}
-        registry._client.create_model_version(name, f"s3://models/{digest}", tags=tags)
+        run = run_of(registry._client, tags[INPUTS_DIGEST])
+        registry._client.create_model_version(
+            name, f"s3://models/{digest}", tags=tags, run_id=run.info.run_id
+        )
     return registry
 
 
@@ -218,3 +233,53 @@ def test_the_log_of_a_server_is_found_from_another_working_tree(tmp_path, monkey
     monkeypatch.chdir(there)
     with elsewhere.lock(), pytest.raises(PromotionError, match="differ from line 7 on"):
         recover(elsewhere)
+
+
+@pytest.fixture
+def extracted(home):
+    """Data as the extract step leaves it: samples `a` and `b` to learn from, `c` held out."""
+    folder = home / "data" / "extracted"
+
+    def write(*train):
+        named = [[{**text_sample(0), "id": one} for one in ids] for ids in (train, ("c",))]
+        write_extracted(folder, *named)
+        return sha256_of_file(folder / "manifest.json")
+
+    return write
+
+
+def test_lineage_is_told_of_a_version_and_of_a_sample(extracted, home, capsys, caplog):
+    registry = MlflowRegistry("ovis2_5")
+    extracted_folder = home / "data" / "extracted"
+    registry.set_tags(1, {DATA_DIGEST: extracted("a", "b")})
+    keep_sample_list(registry, 1, extracted_folder)
+    before = registry.tags_of(1)
+    keep_sample_list(registry, 1, extracted_folder)
+    assert registry.tags_of(1) == before
+    parent = registry.tags_of(1)[MODEL_DIGEST]
+    registry.set_tags(2, {DATA_DIGEST: extracted("a"), BASE_DIGEST: parent})
+    keep_sample_list(registry, 2, extracted_folder)
+    keep_sample_list(registry, 3, extracted_folder)
+    assert "version 3 was not trained on" in caplog.text
+    shutil.rmtree(extracted_folder)  # the working tree moves on
+
+    assert main(["lineage", "2"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("ovis2_5 version 2")
+    for line in (
+        f"  model digest      {registry.tags_of(2)[MODEL_DIGEST]}",
+        "  samples           1; asked for one by one: `ovis lineage --sample ID`",
+        "  parent            version 1",
+        "  gate              passed against version 1",
+        "  files             lineage/",
+    ):
+        assert f"{line}\n" in said
+    assert main(["lineage", "--sample", "b"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("version 1")
+    assert said.endswith("not known of version 3: no list of samples was kept\n")
+    assert "version 2" not in said
+    assert main(["lineage", "--sample", "c"]) == 0
+    assert "no version is known to have learned from 'c'" in capsys.readouterr().out
+    assert main(["lineage"]) == 2
+    assert "name a version (`ovis lineage 3`) or a sample" in capsys.readouterr().err
