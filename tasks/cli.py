@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import _compare, _data, _eval, _infer, _lineage, _plan, _promotions, environment
+from tasks import (
+    _compare,
+    _data,
+    _eval,
+    _forget,
+    _infer,
+    _lineage,
+    _plan,
+    _promotions,
+    environment,
+)
 from tasks._nodes import LOOPBACK
 from tasks.summary import as_text, read_summary
 
@@ -31,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rollback": lambda: _promotions.rollback(options),
         "promotions": lambda: _promotions.promotions(options),
         "lineage": lambda: _lineage.lineage(options),
+        "forget": lambda: _forget.forget(options),
         "status": lambda: show_status(options.seconds),
     }
     try:
@@ -58,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _eval.add_parser(commands)
     _promotions.add_parsers(commands)
     _lineage.add_parser(commands)
+    _forget.add_parser(commands)
     return parser
 
 

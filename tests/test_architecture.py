@@ -33,6 +33,7 @@ STARTED = {
 #: Code that no step runs: it is offered to those who call the library themselves.
 LIBRARY_ONLY = {
     "ovis_model/data/annotations/json_schema.py",
+    "ovis_model/data/annotations/removal.py",
     "ovis_model/data/annotations/writing.py",
 }
 #: Files whose names say nothing about what is in them.

@@ -112,6 +112,11 @@ def annotation_files(raw_data: Path, config: ValidateConfig) -> list[Path]:
     return list(dict.fromkeys([*indices, *(part.path for part in _parts(raw_data, config))]))
 
 
+def is_index(path: Path) -> bool:
+    """Tell an official index, which names files of samples, from such a file."""
+    return _is_datainfo(path, "auto")
+
+
 def _parts(raw_data: Path, config: ValidateConfig) -> list[_Part]:
     if config.sources:
         if config.data_name is not None:

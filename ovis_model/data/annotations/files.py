@@ -125,7 +125,7 @@ def _read(path: Path) -> Iterator[Record]:
             raise DataError(f"{path} is empty; expected {SHAPES}")
         if is_parquet(path):
             return _read_parquet(path)
-        return _read_json_lines(path) if _is_json_lines(path) else _read_document(path)
+        return _read_json_lines(path) if is_json_lines(path) else _read_document(path)
     except _DAMAGED as error:
         _blame(path, error)
 
@@ -134,17 +134,18 @@ def _blame(path: Path, error: Exception) -> NoReturn:
     raise DataError(f"{path} cannot be read to its end ({error}); copy the file again") from error
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, through gzip if it is that."""
     with path.open("rb") as file:
         is_gzip = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
     return io.BufferedReader(gzip.GzipFile(path)) if is_gzip else path.open("rb")
 
 
-def _is_json_lines(path: Path) -> bool:
+def is_json_lines(path: Path) -> bool:
     """Tell JSON lines from one JSON document: the first line is a whole object, and not alone."""
     if ".jsonl" in path.suffixes or ".ndjson" in path.suffixes:
         return True
-    with _open(path) as file:
+    with open_bytes(path) as file:
         first = file.readline(MAX_LINE_BYTES)
         rest = any(line.strip() for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""))
     try:
@@ -156,8 +157,8 @@ def _is_json_lines(path: Path) -> bool:
 
 def _read_json_lines(path: Path) -> Iterator[Record]:
     try:
-        with _open(path) as file:
-            for number, line in _bounded_lines(file):
+        with open_bytes(path) as file:
+            for number, line in bounded_lines(file):
                 if line is None:
                     problem = f"is longer than {MAX_LINE_BYTES // 2**20} MB; it is no sample"
                     yield Record(f"line {number}", None, f"line {number} {problem}", "not_json")
@@ -167,7 +168,7 @@ def _read_json_lines(path: Path) -> Iterator[Record]:
         _blame(path, error)
 
 
-def _bounded_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+def bounded_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
     """Number the lines from 1; one that is too long comes as None and is never held whole."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -194,7 +195,7 @@ def _flawed(place: str, value: Any, flaw: json_text.Flaw) -> Record:
 
 
 def _read_document(path: Path) -> Iterator[Record]:
-    with _open(path) as file:
+    with open_bytes(path) as file:
         data = file.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise DataError(
@@ -228,7 +229,7 @@ def _entries(document: Any, path: Path) -> list[Any]:
             return _join_coco(document, path)
         inner = document.get("conversations")
         # A sample has `conversations` too: there it holds turns, in the seed's file samples.
-        if not _KEYS_OF_A_RECORD.isdisjoint(document) or _are_turns(inner):
+        if not _KEYS_OF_A_RECORD.isdisjoint(document) or are_turns(inner):
             return [document]
         if isinstance(inner, list):
             return inner
@@ -238,7 +239,8 @@ def _entries(document: Any, path: Path) -> list[Any]:
     )
 
 
-def _are_turns(value: Any) -> bool:
+def are_turns(value: Any) -> bool:
+    """Tell the turns of one conversation from a list of samples."""
     return isinstance(value, list) and any(
         isinstance(entry, dict) and not {"from", "role"}.isdisjoint(entry) for entry in value
     )

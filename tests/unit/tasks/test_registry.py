@@ -1,5 +1,6 @@
 """Promotions in a real MLflow store; making its schema takes seconds, so there is one."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ovis_model.errors import PromotionError
 from ovis_model.model_folder import verify_model_folder
@@ -283,3 +285,34 @@ def test_lineage_is_told_of_a_version_and_of_a_sample(extracted, home, capsys, c
     assert "no version is known to have learned from 'c'" in capsys.readouterr().out
     assert main(["lineage"]) == 2
     assert "name a version (`ovis lineage 3`) or a sample" in capsys.readouterr().err
+
+
+def test_a_forgotten_sample_is_taken_out_and_its_models_are_named(extracted, home, capsys):
+    registry = add_versions("forgetful", ("passed", 0))
+    registry.set_tags(1, {DATA_DIGEST: extracted("a", "b")})
+    keep_sample_list(registry, 1, home / "data" / "extracted")
+    raw = home / "raw"
+    raw.mkdir()
+    lines = [json.dumps({**text_sample(0), "id": one}) + "\n" for one in ("a", "b")]
+    (raw / "all.jsonl").write_text("".join(lines), encoding="utf-8")
+    text = (home / "params.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    values["validate"] |= {"raw_data": "raw", "annotations": "all.jsonl"}
+    values["register"]["model_name"] = "forgetful"
+    (home / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    try:
+        assert main(["forget", "b"]) == 2
+        assert "--reason is missing" in capsys.readouterr().err
+        assert main(["forget", "z", "--reason", "asked to"]) == 1
+        assert "no sample 'z' in raw/all.jsonl" in capsys.readouterr().err
+        assert main(["forget", "b", "--reason", "asked to"]) == 0
+    finally:
+        (home / "params.yaml").write_text(text, encoding="utf-8")
+    said = capsys.readouterr().out
+    assert said.startswith("raw/all.jsonl: 1 record(s) taken out; see raw/forgotten.jsonl\n")
+    assert said.endswith("To train again, because they learned from it:\n  version 1\n")
+    assert (raw / "all.jsonl").read_text(encoding="utf-8") == lines[0]
+    (entry,) = map(json.loads, (raw / "forgotten.jsonl").read_text("utf-8").splitlines())
+    assert (entry["who"], entry["reason"], entry["file"]) == ("octavia", "asked to", "all.jsonl")
+    assert entry["after"] == sha256_of_file(raw / "all.jsonl") != entry["before"]
+    assert '"b"' not in json.dumps(entry)
