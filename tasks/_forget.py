@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,30 +60,33 @@ def forget(options: argparse.Namespace) -> None:
 
 
 def _remove(raw_data: Path, params: Params, sample_id: str, why: dict[str, str]) -> list[str]:
-    from ovis_model.data.annotations.removal import remove_records  # noqa: PLC0415
+    from ovis_model.data.annotations.removal import find_removal  # noqa: PLC0415
     from ovis_model.data.sources import annotation_files, is_index  # noqa: PLC0415
 
     files = [path for path in annotation_files(raw_data, params.validation) if not is_index(path)]
+    # All of them before any is written: one that cannot be rewritten leaves the others alone.
+    removals = [found for path in files if (found := find_removal(path, sample_id))]
     said = []
-    for path in files:
-        before = sha256_of_file(path)
-        found = remove_records(path, sample_id)
-        if not found:
-            continue
+    for removal in removals:
         _write_record(
             raw_data / RECORD,
             {
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 **why,
                 "sample_sha256": hashlib.sha256(sample_id.encode()).hexdigest(),
-                "file": path.relative_to(raw_data).as_posix(),
-                "records": len(found),
-                "before": before,
-                "after": sha256_of_file(path),
+                "file": removal.path.relative_to(raw_data).as_posix(),
+                "records": len(removal.records),
+                "before": sha256_of_file(removal.path),
+                "after": hashlib.sha256(removal.content).hexdigest(),
             },
         )
-        said.append(f"{path}: {len(found)} record(s) taken out; see {raw_data / RECORD}")
-        said += [f"  its file, which another sample may use too: {one}" for one in _media(found)]
+        removal.apply()
+        count = len(removal.records)
+        said.append(f"{removal.path}: {count} record(s) taken out; see {raw_data / RECORD}")
+        said += [
+            f"  its file, which another sample may use too: {one}"
+            for one in _media(removal.records)
+        ]
     if not said:
         raise DataError(
             f"no sample {sample_id!r} in {', '.join(map(str, files))}; `ovis data show` finds "
@@ -99,7 +102,7 @@ def _write_record(path: Path, entry: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _media(found: list[Any]) -> Iterator[str]:
+def _media(found: Sequence[Any]) -> Iterator[str]:
     """Name the files of removed records, in the keys that most formats use."""
     for record in found:
         for key in ("image", "images", "video", "videos"):

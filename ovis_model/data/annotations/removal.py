@@ -6,7 +6,9 @@ same values.  Both may be gzipped.  Other encodings are not rewritten in place: 
 
 import gzip
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +23,42 @@ from ovis_model.data.annotations.parquet_files import is_parquet, read_rows
 from ovis_model.errors import DataError
 
 
-def remove_records(path: Path, sample_id: str) -> list[Any]:
-    """Rewrite a file without the records that have an id; without any, it stays as it is.
+@dataclass(frozen=True)
+class Removal:
+    """A file as it will be without some records; nothing is written before `apply`.
 
-    The new file takes the old one's place when it is whole; a link to elsewhere is replaced, so
-    a copy in a cache keeps its bytes.
+    Attributes:
+        path: The annotation file.
+        records: What will be gone.
+        content: The bytes of the new file.
+    """
 
-    Returns:
-        The records that were removed.
+    path: Path
+    records: Sequence[Any]
+    content: bytes
+
+    def apply(self) -> None:
+        """Put the new file in the old one's place, whole.
+
+        A link to elsewhere is replaced, so a copy in a cache keeps its bytes.
+        """
+        partial = self.path.with_name(self.path.name + ".partial")
+        with partial.open("wb") as file:
+            file.write(self.content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+
+def find_removal(path: Path, sample_id: str) -> Removal | None:
+    """Work out a file without the records that have an id; None if it has none of them.
 
     Raises:
         DataError: If the file cannot be rewritten without losing something else.
     """
     if is_parquet(path):
         if all(Record("", row).id != sample_id for row, _ in read_rows(path)):
-            return []
+            return None
         raise DataError(
             f"{path} is Parquet, which is not rewritten; `ovis data convert {path} "
             f"{path.with_suffix('.jsonl').name}` first, and name that in params.yaml"
@@ -46,13 +69,10 @@ def remove_records(path: Path, sample_id: str) -> list[Any]:
     else:
         content = _other_entries(path, sample_id, removed)
     if not removed:
-        return []
+        return None
     with open_bytes(path) as file:
         is_gzip = isinstance(getattr(file, "raw", None), gzip.GzipFile)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(gzip.compress(content, mtime=0) if is_gzip else content)
-    partial.replace(path)
-    return removed
+    return Removal(path, removed, gzip.compress(content, mtime=0) if is_gzip else content)
 
 
 def _other_lines(path: Path, sample_id: str, removed: list[Any]) -> Iterator[bytes]:

@@ -3,10 +3,19 @@ import json
 
 import pytest
 
-from ovis_model.data.annotations.removal import remove_records
+from ovis_model.data.annotations.removal import find_removal
 from ovis_model.data.annotations.writing import write_records
 from ovis_model.data.schema import Sample
 from ovis_model.errors import DataError
+
+
+def remove_records(path, sample_id):
+    """Remove them, and return what was removed."""
+    removal = find_removal(path, sample_id)
+    if removal is None:
+        return []
+    removal.apply()
+    return removal.records
 
 
 def record(name):
