@@ -20,6 +20,8 @@ from typing import Any
 # Read when mlflow is imported.  MLflow compares DO_NOT_TRACK with the word "true".
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ["DO_NOT_TRACK"] = os.environ.get("DO_NOT_TRACK", "true")
+# Files are copied where a person reads a sentence, not a bar.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # Not the user's to choose: nothing that is registered here executes code when it is read.
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
