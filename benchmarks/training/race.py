@@ -19,7 +19,7 @@ from benchmarks.measure import Quartiles, Times, order_of_round, paired_ratio
 from benchmarks.suite import Agreement
 from benchmarks.training.expected import Expected, expect
 from benchmarks.training.trainers import Epoch, train
-from benchmarks.training.variants import TOLERANCE, Race, Variant
+from benchmarks.training.variants import Race, Variant
 from benchmarks.training.world import World
 
 #: Lines of a trainer's output that are shown when it fails.
@@ -103,7 +103,7 @@ def run_race(race: Race, world: World, *, rounds: int) -> list[Result]:
 
 def judge(variant: Variant, epochs: Mapping[str, Sequence[Epoch]]) -> Agreement:
     """Compare a variant's losses with those it should find."""
-    tolerance = TOLERANCE[variant.dtype]
+    tolerance = variant.tolerance
     like = variant.name if variant.like is None else variant.like
     pairs = list(zip(epochs[like], epochs[variant.name], strict=True))
     if variant.like_at_first:

@@ -187,7 +187,7 @@ def count_activations(
         logits=_logits(config, batch, under),
         words=words,
         word_gradients=_word_gradients(config, under),
-        held=_head_gradient(config, under) if config.llm.tie_word_embeddings else 0,
+        held=_held_gradient(config, under),
         # Bytes of pixels; ids, labels and mask.
         inputs=batch.patches * 768 + batch.positions * 17,
     )
@@ -272,6 +272,13 @@ def _head_gradient(config: Ovis2_5Config, under: Circumstances) -> int:
     llm: Any = config.llm
     learns = "llm" in under.learning.weights
     return int(llm.vocab_size * llm.hidden_size * under.number) if learns else 0
+
+
+def _held_gradient(config: Ovis2_5Config, under: Circumstances) -> int:
+    """Count what of it waits for the input embedding's: as the weights are, not as products."""
+    if not config.llm.tie_word_embeddings:
+        return 0
+    return _head_gradient(config, under) * under.stream // under.number
 
 
 def _word_gradients(config: Ovis2_5Config, under: Circumstances) -> int:
