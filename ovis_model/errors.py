@@ -6,11 +6,13 @@
     │   ├── MediaError          one file cannot be used, for a reason with a code
     │   └── PlaceholderError    text and media of one sample disagree
     ├── CheckpointError         a model directory is missing something or does not fit
-    ├── TrainingError           training ran but its result must not be used
+    ├── TrainingError           training cannot go on, or its result must not be used
     │   └── OutOfMemoryError    a step did not fit; the next start takes less at a time
+    ├── TrainingStopped         training was asked to stop, and can go on where it stopped
     ├── GateError               two evaluation reports cannot be compared
     ├── PromotionError          an alias cannot move as asked, or the record of moves was changed
     └── StageError              a process that ran a step ended with an error
+        └── StageStopped        it was asked to stop, and can go on where it stopped
 
 Catch `OvisError` at the edge (tasks/__main__.py does); catch a leaf only where you can do
 better than stop.  `ValueError` is for misuse by a caller, `assert` for our own bugs.
@@ -49,7 +51,11 @@ class CheckpointError(OvisError):
 
 
 class TrainingError(OvisError):
-    """Training ran, but its result must not be used."""
+    """Training cannot go on, or its result must not be used."""
+
+
+class TrainingStopped(OvisError):  # noqa: N818 - nothing went wrong
+    """Training was asked to stop, and the same command goes on where it stopped."""
 
 
 class OutOfMemoryError(TrainingError):
@@ -66,6 +72,10 @@ class PromotionError(OvisError):
 
 class StageError(OvisError):
     """A process that ran a pipeline step ended with an error."""
+
+
+class StageStopped(StageError):  # noqa: N818 - nothing went wrong
+    """A process that ran a pipeline step was asked to stop, and can go on where it stopped."""
 
 
 class PlaceholderError(DataError):

@@ -149,6 +149,15 @@ class TrainConfig(PixelLimits):
     nnodes: int = Field(default=1, gt=0, description="machines that train together")
     master_addr: str | None = Field(default=None, description="name of the first of them")
     master_port: int | None = Field(default=None, gt=0, lt=65536, description="there")
+    loss_spike_factor: float | None = Field(
+        default=None, gt=1, description="stop if a step's loss is so many times the median's"
+    )
+    loss_spike_window: int = Field(
+        default=50, gt=0, description="steps of which the median is taken"
+    )
+    hang_timeout_seconds: float = Field(
+        default=1800.0, ge=0, description="stop if nothing moves for so long; 0 waits for ever"
+    )
     cache_encoded_samples: bool = Field(
         default=False, description="keep encoded samples in memory between epochs"
     )

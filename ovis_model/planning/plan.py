@@ -21,9 +21,10 @@ from ovis_model.planning.changes import cheapest_changes
 from ovis_model.planning.memory import Outline, Site, plan_memory, read_model_config
 from ovis_model.planning.packed import PlannedRows
 from ovis_model.planning.report import DevicePlan, MemoryPlan, Plan, WorkPlan
-from ovis_model.planning.states import ADAM, STATE_BYTES, Engine
+from ovis_model.planning.states import ADAM, Engine
 from ovis_model.planning.work import MeasuredData, batch_at_the_limits, plan_data, plan_work
 from ovis_model.train_config import TrainConfig
+from ovis_model.training.arguments import STATE_BYTES
 from ovis_model.training.visual_cache import bytes_per_token, choose_kind
 
 #: Keys of the train section that an outline follows from.

@@ -21,25 +21,10 @@ from typing import Any, Self
 
 from ovis_model.planning.report import MemoryItem
 from ovis_model.train_config import TrainConfig
-from ovis_model.training.arguments import deepspeed_config
+from ovis_model.training.arguments import deepspeed_config, optimizer_state_bytes
 
 #: DeepSpeed's defaults, in numbers.
 REDUCE_BUCKET, MAX_LIVE, SUB_GROUP = 500_000_000, 1_000_000_000, 1_000_000_000
-#: Bytes of optimizer state per number that learns.  Others are taken to be like Adam.
-STATE_BYTES = {
-    "sgd": 0,
-    "adagrad": 4,
-    "rmsprop": 4,
-    "lion_32bit": 4,
-    "paged_lion_32bit": 4,
-    "lion_8bit": 1,
-    "paged_lion_8bit": 1,
-    "adamw_bnb_8bit": 2,
-    "adamw_8bit": 2,
-    "paged_adamw_8bit": 2,
-    "adafactor": 0,
-}
-ADAM_BYTES = 8
 ADAM = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused")
 #: Adam's count of steps: one float32 for every tensor that the optimizer sees.
 STEP_BYTES = 4
@@ -142,7 +127,7 @@ class Engine:
     @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state per number."""
-        return STATE_BYTES.get(self.optimizer, ADAM_BYTES)
+        return optimizer_state_bytes(self.optimizer)
 
     @property
     def keeps_gradients(self) -> bool:

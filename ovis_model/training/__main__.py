@@ -15,8 +15,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ovis_model.errors import ConfigError, OutOfMemoryError, OvisError
+from ovis_model.errors import ConfigError, OutOfMemoryError, OvisError, TrainingStopped
 from ovis_model.train_config import TrainConfig
+from ovis_model.training import exit_codes
 from ovis_model.training.report import TrainJob, TrainReport
 
 USAGE = (
@@ -24,18 +25,16 @@ USAGE = (
     "(a job, or a train_config.json)"
 )
 DUMP, DRY_RUN = "--dump-config", "--dry-run"
-#: What a shell reports for a program ended by Ctrl+C.
-INTERRUPTED = 130
 
 
 def main(arguments: list[str]) -> int:
-    """Train and return the exit code: 1 for a failed training, 2 for a wrong call or setting."""
+    """Train and return the exit code, one of `exit_codes`."""
     # The deepspeed launcher adds --local_rank=N; its environment says the same.
     files = [argument for argument in arguments if not argument.startswith("--local_rank")]
     option = files.pop(0) if files and files[0] in {DUMP, DRY_RUN} else None
     if len(files) != 1 or files[0].startswith("-"):
         print(USAGE, file=sys.stderr)
-        return 2
+        return exit_codes.MISUSED
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s")
     # torch tells DeepSpeed of new names for its collectives, once per process and step's part.
@@ -44,16 +43,13 @@ def main(arguments: list[str]) -> int:
     try:
         _run(option, read_json_object(Path(files[0])), where=files[0])
     except OvisError as error:
-        print(f"error: {_which_process()}{error}", file=sys.stderr)
-        if isinstance(error, OutOfMemoryError) and "RANK" not in os.environ:
-            # Nobody waits for this process, and only a new one has all of the memory.
-            sys.stderr.flush()
-            os.execv(sys.executable, [sys.executable, "-m", "ovis_model.training", *arguments])
-        return 2 if isinstance(error, ConfigError) else 1
+        return _tell(error, arguments)
+    except RuntimeError as error:
+        return _tell_lost_connection(error)
     except KeyboardInterrupt:
         print("interrupted; run it again to go on from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return exit_codes.INTERRUPTED
+    return exit_codes.DONE
 
 
 def _run(option: str | None, values: dict[str, Any], *, where: str) -> None:
@@ -137,6 +133,34 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def _publish(report: TrainReport, path: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
         report.write(path)
+
+
+def _tell(error: OvisError, arguments: list[str]) -> int:
+    """Say what was raised on purpose and return the exit code; after want of memory start anew."""
+    if isinstance(error, TrainingStopped):
+        print(f"{_which_process()}{error}", file=sys.stderr)
+        return exit_codes.STOPPED
+    print(f"error: {_which_process()}{error}", file=sys.stderr)
+    if isinstance(error, OutOfMemoryError) and "RANK" not in os.environ:
+        # Nobody waits for this process, and only a new one has all of the memory.
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "ovis_model.training", *arguments])
+    return exit_codes.MISUSED if isinstance(error, ConfigError) else exit_codes.FAILED
+
+
+def _tell_lost_connection(error: RuntimeError) -> int:
+    """Say so if another process has ended, whose own words say why; any other error goes on."""
+    from ovis_model.training.environment import lost_connection  # noqa: PLC0415
+
+    if not lost_connection(error):
+        raise error
+    print(
+        f"error: {_which_process()}the connection to another process broke; that one has ended, "
+        "and what it or the launcher says tells why. Run it again to go on from the last "
+        "checkpoint",
+        file=sys.stderr,
+    )
+    return exit_codes.FAILED
 
 
 def _which_process() -> str:

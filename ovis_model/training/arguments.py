@@ -69,6 +69,21 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {
 }
 #: Keys that order or drop samples, and what they may be where rows are planned.
 UNLESS_PACKED = {"train_sampling_strategy": "random", "dataloader_drop_last": False}
+#: Bytes of optimizer state per number that learns.  Others are taken to be like Adam.
+STATE_BYTES = {
+    "sgd": 0,
+    "adagrad": 4,
+    "rmsprop": 4,
+    "lion_32bit": 4,
+    "paged_lion_32bit": 4,
+    "lion_8bit": 1,
+    "paged_lion_8bit": 1,
+    "adamw_bnb_8bit": 2,
+    "adamw_8bit": 2,
+    "paged_adamw_8bit": 2,
+    "adafactor": 0,
+}
+ADAM_BYTES = 8
 #: DeepSpeed prints a line every so many steps; our own log and progress bar say more.
 SILENT_STEPS = 1_000_000_000
 
@@ -221,8 +236,15 @@ def data_seed(arguments: TrainingArguments) -> int:
     return arguments.seed if arguments.data_seed is None else arguments.data_seed
 
 
-def zero_stage(arguments: TrainingArguments) -> int:
-    """Return the ZeRO stage, 0 without DeepSpeed."""
-    settings = arguments.deepspeed or {}
+def zero_stage(arguments: TrainingArguments) -> int | None:
+    """Return the ZeRO stage, None without DeepSpeed."""
+    settings = arguments.deepspeed
+    if settings is None:
+        return None
     assert isinstance(settings, dict)
     return int(settings.get("zero_optimization", {}).get("stage", 0))
+
+
+def optimizer_state_bytes(optimizer: str) -> int:
+    """Return the bytes of state that an optimizer, as transformers names it, keeps per number."""
+    return STATE_BYTES.get(optimizer, ADAM_BYTES)

@@ -18,11 +18,45 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ovis_model.errors import CheckpointError
 from ovis_model.reports import sha256_of_file, write_text
+from ovis_model.training import faults
+from ovis_model.training.faults import CrashPoint
 
 MANIFEST = "manifest.json"
 PREFIX = "checkpoint-"
 
 log = logging.getLogger(__name__)
+
+
+class RunLayout(BaseModel):
+    """How a training is spread over processes and steps; says where its state is good for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    world_size: int
+    zero_stage: int | None
+    """None without DeepSpeed."""
+    batch_size: int
+    """Samples, or packed rows, per optimizer step."""
+    order: str
+    """What the order of the data depends on, beside seed and epoch."""
+
+    def describe(self) -> str:
+        """For people."""
+        engine = "without DeepSpeed" if self.zero_stage is None else f"ZeRO {self.zero_stage}"
+        return (
+            f"{self.world_size} process(es), {engine}, {self.batch_size} sample(s) or row(s) per "
+            f"step, in {self.order} order"
+        )
+
+    def can_continue(self, other: "RunLayout") -> bool:
+        """Say whether a checkpoint written under the other layout goes on under this one.
+
+        Without DeepSpeed every process has the whole state, so their number may change as long
+        as the same samples make the same steps.
+        """
+        if self.zero_stage is None and other.zero_stage is None:
+            return (self.batch_size, self.order) == (other.batch_size, other.order)
+        return self == other
 
 
 class CheckpointManifest(BaseModel):
@@ -31,8 +65,7 @@ class CheckpointManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int
-    world_size: int
-    zero_stage: int
+    layout: RunLayout
     files: dict[str, str]
     """Path below the folder to sha256."""
 
@@ -51,16 +84,17 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def commit(folder: Path, *, step: int, world_size: int, zero_stage: int) -> None:
+def commit(folder: Path, *, step: int, layout: RunLayout) -> None:
     """Declare a checkpoint complete; call it once every process has written its files."""
     for path in folder.rglob("*"):
         if path.is_file():
             _flush_to_disk(path)
-    manifest = CheckpointManifest(
-        step=step, world_size=world_size, zero_stage=zero_stage, files=digests(folder)
-    )
+    manifest = CheckpointManifest(step=step, layout=layout, files=digests(folder))
+    faults.reach(CrashPoint.MANIFEST, step=step)
     write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     _flush_to_disk(folder)
+    _flush_to_disk(folder.parent)
+    faults.reach(CrashPoint.COMMIT, step=step)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -71,12 +105,12 @@ def _flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def newest_committed(resume: Path, *, world_size: int, zero_stage: int) -> Path | None:
+def newest_committed(resume: Path, layout: RunLayout) -> Path | None:
     """Find the newest checkpoint that is whole; damaged ones are passed over with a warning.
 
     Raises:
-        CheckpointError: If it was written by another number of processes or another ZeRO
-            stage: its optimizer state is cut differently and cannot be loaded.
+        CheckpointError: If this run cannot go on with it: DeepSpeed has cut the optimizer state
+            for another number of processes or stage, or other samples make a step now.
     """
     for folder in reversed(_by_step(resume)):
         if not (folder / MANIFEST).exists():
@@ -85,7 +119,12 @@ def newest_committed(resume: Path, *, world_size: int, zero_stage: int) -> Path 
         if manifest is None or damage:
             log.warning("checkpoint %s is passed over: %s", folder, damage)
             continue
-        _check_same_shape(folder, manifest, world_size=world_size, zero_stage=zero_stage)
+        if not layout.can_continue(manifest.layout):
+            raise CheckpointError(
+                f"{folder} was written by {manifest.layout.describe()}; this run has "
+                f"{layout.describe()}. Run it as before, or delete {resume} to start from the "
+                "base model"
+            )
         return folder
     return None
 
@@ -102,19 +141,9 @@ def _inspect(folder: Path) -> tuple[CheckpointManifest | None, str]:
             return manifest, f"{name} is missing"
         if found[name] != digest:
             return manifest, f"{name} has changed since it was written"
+    for name in found.keys() - manifest.files.keys():
+        return manifest, f"{name} does not belong to it"
     return manifest, ""
-
-
-def _check_same_shape(
-    folder: Path, manifest: CheckpointManifest, *, world_size: int, zero_stage: int
-) -> None:
-    written = (manifest.world_size, manifest.zero_stage)
-    if written != (world_size, zero_stage):
-        raise CheckpointError(
-            f"{folder} was written by {manifest.world_size} process(es) at ZeRO stage "
-            f"{manifest.zero_stage}, but this run has {world_size} at stage {zero_stage}. Run it "
-            f"as before, or delete {folder.parent} to start from the base model."
-        )
 
 
 def _by_step(resume: Path) -> list[Path]:
@@ -123,7 +152,11 @@ def _by_step(resume: Path) -> list[Path]:
         for path in resume.glob(f"{PREFIX}*")
         if path.is_dir() and path.name.removeprefix(PREFIX).isdecimal()
     ]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(folders, key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
 
 
 def remove_uncommitted(resume: Path) -> None:
@@ -148,6 +181,23 @@ def require_whole(folder: Path) -> None:
         )
 
 
+def set_aside_newer(resume: Path, than: Path | None) -> None:
+    """Rename the checkpoints after the one that is resumed: those that were passed over.
+
+    Rotation goes by number, and would keep them in place of the good ones.
+    """
+    for folder in _by_step(resume):
+        if than is None or _step_of(folder) > _step_of(than):
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+
+
+def count_committed(resume: Path) -> int:
+    """Count the checkpoints that were declared complete."""
+    return sum((folder / MANIFEST).exists() for folder in _by_step(resume))
+
+
 def rotate(resume: Path, *, keep: int, spare: int) -> None:
     """Delete all but the newest committed checkpoints; call it after a commit only.
 
@@ -162,6 +212,8 @@ def rotate(resume: Path, *, keep: int, spare: int) -> None:
             continue
         # Manifest first: a deletion cut short leaves a folder that counts for nothing.
         (folder / MANIFEST).unlink()
+        _flush_to_disk(folder)
+        faults.reach(CrashPoint.ROTATION, step=_step_of(committed[-1]))
         shutil.rmtree(folder)
 
 

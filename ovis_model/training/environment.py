@@ -7,9 +7,11 @@ kernel is ever compiled: those builds take minutes and hang on a lock left by a 
 import gc
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -20,6 +22,8 @@ from transformers.utils import logging as transformers_logging
 USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 #: What torchrun, accelerate and deepspeed set; DeepSpeed looks for MPI when they are missing.
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+#: What gloo says of a process that is no longer there.
+BROKEN = re.compile("Connection (closed|reset|refused)|Broken pipe", re.IGNORECASE)
 
 
 def has_gpu() -> bool:
@@ -41,6 +45,20 @@ def wait_for_all() -> None:
     """Let no process go on before every process is here."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def lost_connection(error: RuntimeError) -> bool:
+    """Say whether an error means that another process has ended; gloo and NCCL have no class."""
+    return isinstance(error, distributed.DistError) or bool(BROKEN.search(str(error)))
+
+
+def from_main_process(value: Any) -> Any:
+    """Return what the first process has, in every process."""
+    if not distributed.is_initialized():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ class GroupLosses:
 
     def __init__(self) -> None:
         self._pending: list[tuple[Sequence[str | None], Tensor, Tensor]] = []
+        self._before: Totals = {}
 
     def add(self, token_losses: Tensor, groups: LossGroups) -> None:
         """Count a batch; nothing waits for the device.
@@ -32,6 +33,14 @@ class GroupLosses:
         counts = torch.bincount(groups.groups, minlength=size)
         self._pending.append((groups.sources, sums, counts))
 
+    def totals(self) -> Totals:
+        """Return what this process has added up since it was last asked for means."""
+        return _totals(self._pending, self._before)
+
+    def restore(self, totals: Totals) -> None:
+        """Go on from what `totals` said, in another run."""
+        self._before = totals
+
     def means(self, prefix: str) -> dict[str, float]:
         """Return the losses per token since this was last asked, of all processes together.
 
@@ -44,7 +53,7 @@ class GroupLosses:
             `<prefix>`, `<prefix>/thinking`, `<prefix>/answer` and `<prefix>/<source>`; groups
             without a token are left out.
         """
-        own, self._pending = _totals(self._pending), []
+        own, self._pending, self._before = self.totals(), [], {}
         return {
             f"{prefix}/{name}" if name else prefix: round(total / count, 6)
             for name, (total, count) in sorted(_of_all_processes(own).items())
@@ -57,10 +66,12 @@ def group_name(source: str) -> str:
     return f"source_{source}" if source in PARTS else source
 
 
-def _totals(pending: Iterable[tuple[Sequence[str | None], Tensor, Tensor]]) -> Totals:
-    """Add batches up, sample by sample."""
-    sums: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
+def _totals(
+    pending: Iterable[tuple[Sequence[str | None], Tensor, Tensor]], before: Totals
+) -> Totals:
+    """Add batches up, sample by sample, to what was there before."""
+    sums = defaultdict(float, {name: total for name, (total, _) in before.items()})
+    counts = defaultdict(int, {name: count for name, (_, count) in before.items()})
     for sources, losses, tokens in pending:
         by_part = zip(losses.tolist(), tokens.tolist(), strict=True)
         for number, (loss, count) in enumerate(by_part):

@@ -42,12 +42,19 @@ class Holdout:
         return len(self.dataset)
 
     @torch.no_grad()
-    def measure(self, model: nn.Module, prefix: str = "eval_loss") -> dict[str, float]:
+    def measure(
+        self,
+        model: nn.Module,
+        prefix: str = "eval_loss",
+        *,
+        on_batch: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
         """Measure, teacher forced; every process must call it, and computes its share.
 
         Args:
             model: As it is trained, wrapped.
             prefix: What the names of the losses begin with.
+            on_batch: Called before each batch.
 
         Returns:
             What `GroupLosses.means` returns; empty without samples.
@@ -55,6 +62,8 @@ class Holdout:
         model.eval()  # returns nothing under DeepSpeed
         losses = GroupLosses()
         for batch, is_own in self._share():
+            if on_batch is not None:
+                on_batch()
             groups = batch[LOSS_GROUPS]
             inputs = {
                 name: value.to(self._args.device) if isinstance(value, torch.Tensor) else value

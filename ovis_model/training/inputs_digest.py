@@ -15,7 +15,10 @@ from ovis_model.train_config import TrainConfig
 NOT_AN_INPUT = {
     "auto_micro_batch",
     "dataloader_num_workers",
+    "hang_timeout_seconds",
     "logging_steps",
+    "loss_spike_factor",
+    "loss_spike_window",
     "master_addr",
     "master_port",
     "num_samples",

@@ -5,7 +5,6 @@ is a function of seed and epoch, a loss that is no number stops the run with the
 checkpoint counts only once it is committed, and metrics go to a file while training runs.
 """
 
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,16 +26,20 @@ from ovis_model.data.collator import (
     PackingCollator,
 )
 from ovis_model.data.dataset import ConversationDataset
-from ovis_model.errors import TrainingError, list_examples
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
-from ovis_model.training import checkpoints
+from ovis_model.training import checkpoints, faults
 from ovis_model.training.arguments import data_seed, zero_stage
+from ovis_model.training.checkpoints import RunLayout
 from ovis_model.training.environment import wait_for_all
+from ovis_model.training.faults import CrashPoint
 from ovis_model.training.gradient_norms import GradientNorms
 from ovis_model.training.group_losses import GroupLosses
 from ovis_model.training.holdout import Holdout
+from ovis_model.training.log_state import LogState
 from ovis_model.training.model_selection import ModelSelection
 from ovis_model.training.packed_rows import PackedDataset, RowSampler
+from ovis_model.training.safeguards import Safeguards
+from ovis_model.training.step_guard import MicroBatch
 from ovis_model.training.throughput import Throughput
 from ovis_model.training.train_modules import optimizer_groups, what_learns
 from ovis_model.training.visual_cache import DigestingCollator, VisualCache, choose_kind
@@ -124,6 +127,7 @@ class OvisTrainer(Trainer):
         rates: Learning rate of each parameter that learns, by name.
         keep_checkpoints: How many committed checkpoints stay on disk.
         callbacks: Progress and metrics.
+        safeguards: Are told what is in work, and end a training that must not go on.
         holdout: What `evaluate` measures.
         selection: Decides which weights are handed over; without it, the last.
     """
@@ -139,6 +143,7 @@ class OvisTrainer(Trainer):
         rates: Mapping[str, float],
         keep_checkpoints: int,
         callbacks: list[TrainerCallback],
+        safeguards: Safeguards,
         holdout: Holdout | None = None,
         selection: ModelSelection | None = None,
     ) -> None:
@@ -148,7 +153,7 @@ class OvisTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=holdout and holdout.dataset,
             data_collator=collator,
-            callbacks=[*callbacks, *([selection] if selection else [])],
+            callbacks=[*callbacks, *safeguards.callbacks, *([selection] if selection else [])],
         )
         self.remove_callback(PrinterCallback)
         #: The same object as `self.model`, under the type it has.
@@ -164,6 +169,7 @@ class OvisTrainer(Trainer):
         #: Samples per process that are sorted by length together; a micro-batch that had to
         #: become smaller must not change the order of an epoch.
         self.group_by: int = args.per_device_train_batch_size
+        self.safeguards = safeguards
         self._module_norms: dict[str, float] = {}
         self._order: EpochSampler | RowSampler | None = None
         self._losses = GroupLosses()
@@ -178,7 +184,7 @@ class OvisTrainer(Trainer):
         """
         num_blocks = self.network.config.vit.num_hidden_layers
         learning = what_learns(self.rates, num_blocks=num_blocks)
-        kind = choose_kind(learning, zero_stage=zero_stage(self.args))
+        kind = choose_kind(learning, zero_stage=zero_stage(self.args) or 0)
         self.visual_cache = VisualCache(self.network, kind, self.accelerator.autocast)
         self.data_collator = DigestingCollator(self.data_collator)
 
@@ -191,6 +197,9 @@ class OvisTrainer(Trainer):
             )
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.network)
             self.optimizer = optimizer_class(groups, **options)
+            if zero_stage(self.args) == 0:
+                # Stages 1 to 3, and 16 bits, look themselves and skip the step.
+                self.optimizer.register_step_pre_hook(self._check_gradients_before_step)
         return self.optimizer
 
     def _get_train_sampler(self, _train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
@@ -225,19 +234,20 @@ class OvisTrainer(Trainer):
         """Run forward of one micro-batch; looked at before backward, for DeepSpeed steps there.
 
         Raises:
-            TrainingError: Naming the samples, if nothing in the batch is learned or the loss is
-                no number.
+            TrainingError: In every process, naming the samples, if nothing in a batch is learned,
+                or the loss is no number or a spike.
         """
         batch = self.in_work = BatchInWork(
             inputs.pop(SAMPLE_IDS), inputs.pop(NUM_TOKENS), inputs["input_ids"].shape
         )
+        micro_batch = MicroBatch(
+            step=self.state.global_step + 1,
+            sample_ids=batch.sample_ids,
+            num_supervised=inputs.pop(NUM_SUPERVISED),
+            closes_step=self.accelerator.sync_gradients,
+        )
+        self.safeguards.begin(micro_batch)
         self._work.add(batch.num_tokens, inputs.pop(SHAPE), rows=batch.rows)
-        # DIVERGES(nothing-to-learn): the reference writes a line to its log and trains on NaN.
-        if inputs.pop(NUM_SUPERVISED) == 0:
-            raise TrainingError(
-                f"{self._place()}. No token of this batch is learned: give the samples a 'gpt' "
-                "turn with text, or remove them"
-            )
         groups = inputs.pop(LOSS_GROUPS)
         if self.visual_cache is not None:
             known = self.visual_cache.fill_in(inputs)
@@ -246,26 +256,28 @@ class OvisTrainer(Trainer):
             model, {**inputs, "use_cache": False}, True, num_items_in_batch
         )
         self._losses.add(outputs.token_losses, groups)
-        loss = result.detach().item()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self._place()}. The loss is {loss}: look at these samples, or lower "
-                "train.learning_rate; nothing of this step was kept"
-            )
+        self.safeguards.check(result.detach(), micro_batch)
         return (result, outputs) if return_outputs else result
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         # fp16 overflows now and then on purpose: its loss scale is found by trying.
-        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
-            raise TrainingError(
-                f"{self._place()}. The gradient is {float(norm)}: look at these samples, or "
-                "lower train.learning_rate; no checkpoint of this step was kept"
-            )
+        if norm is not None and not self.args.fp16:
+            self.safeguards.guard.check_gradient(float(norm), step=self.state.global_step + 1)
         if not self.is_deepspeed_enabled:
             self._norms.measure()
         self._module_norms = self._norms.take(None if norm is None else float(norm))
         return norm
+
+    def _check_gradients_before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        norm = float(nn.utils.get_total_norm(gradients))
+        self.safeguards.guard.check_gradient(norm, step=self.state.global_step + 1)
 
     def _will_log(self) -> bool:
         step = self.state.global_step + 1
@@ -283,11 +295,6 @@ class OvisTrainer(Trainer):
         self._norms.is_wanted = self._will_log()
         return super().get_batch_samples(self._work.waiting_for(epoch_iterator), *args)
 
-    def _place(self) -> str:
-        return (
-            f"step {self.state.global_step + 1}, samples {list_examples(self.in_work.sample_ids)}"
-        )
-
     def floating_point_ops(self, _inputs: Mapping[str, Any]) -> int:
         """Skip the count: it walks over all modules in every step and nothing reads it."""
         return 0
@@ -303,7 +310,8 @@ class OvisTrainer(Trainer):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure the loss on the holdout, and log it; every process takes part."""
         assert self.holdout is not None  # or transformers had refused to evaluate
-        metrics = self.holdout.measure(self.model_wrapped)
+        watchdog = self.safeguards.watchdog
+        metrics = self.holdout.measure(self.model_wrapped, on_batch=watchdog.sign_of_life)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -319,25 +327,68 @@ class OvisTrainer(Trainer):
         # The finished model follows at once, and a run resumed at its end would step once more.
         if self.state.global_step >= self.state.max_steps or self._stopped_early:
             return
-        resume = Path(str(self.args.output_dir))
-        folder = checkpoints.folder_of(resume, self.state.global_step)
+        step, resume = self.state.global_step, Path(str(self.args.output_dir))
+        folder = checkpoints.folder_of(resume, step)
         if self.args.should_save and folder.exists():
             shutil.rmtree(folder)
         wait_for_all()
         if self.args.should_save:
             folder.mkdir(parents=True)
+        faults.reach(CrashPoint.CHECKPOINT, step=step)
         wait_for_all()
         super()._save_checkpoint(model, trial)
+        faults.reach(CrashPoint.FILES, step=step)
         wait_for_all()
+        # What follows takes a while for large files; the others wait for the first process.
+        self.safeguards.watchdog.sign_of_life()
         if self.args.should_save:
-            checkpoints.commit(
-                folder,
-                step=self.state.global_step,
-                world_size=self.args.world_size,
-                zero_stage=zero_stage(self.args),
-            )
+            checkpoints.commit(folder, step=step, layout=self.layout)
             checkpoints.rotate(resume, keep=self.keep_checkpoints, spare=self.weights_step)
         wait_for_all()
+
+    @property
+    def layout(self) -> RunLayout:
+        """How this training is spread, for its checkpoints."""
+        args, processes = self.args, self.args.world_size
+        order = str(args.train_sampling_strategy)
+        if isinstance(self.train_dataset, PackedDataset):
+            # Which samples share a row depends on how many rows are worked on at a time.
+            order = f"packed, {processes}-process"
+        elif order == "group_by_length":
+            order = f"group_by_length, {self.group_by * processes}-sample"
+        return RunLayout(
+            world_size=processes,
+            zero_stage=zero_stage(args),
+            batch_size=self._train_batch_size * args.gradient_accumulation_steps * processes,
+            order=order,
+        )
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        state = LogState(
+            last_logged_step=self._globalstep_last_logged,
+            loss=float(self._tr_loss).hex(),
+            group_losses={
+                name: (total.hex(), count)
+                for name, (total, count) in self._losses.totals().items()
+            },
+            recent_losses=[loss.hex() for loss in self.safeguards.guard.recent_losses],
+        )
+        state.write(Path(output_dir), rank=self.args.process_index)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        assert checkpoint is not None  # or the Trainer does not come here
+        args = self.args
+        state = LogState.read(
+            Path(checkpoint), rank=args.process_index, world_size=args.world_size
+        )
+        self._globalstep_last_logged = state.last_logged_step
+        self._tr_loss.fill_(float.fromhex(state.loss))
+        self._losses.restore(
+            {name: (float.fromhex(sum_), n) for name, (sum_, n) in state.group_losses.items()}
+        )
+        self.safeguards.guard.recent_losses.extend(map(float.fromhex, state.recent_losses))
 
     @property
     def _stopped_early(self) -> bool:

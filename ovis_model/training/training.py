@@ -20,13 +20,13 @@ from transformers import TrainingArguments
 
 from ovis_model.data.collator import DataCollatorForMultimodalDataset, PackingCollator
 from ovis_model.data.dataset import ConversationDataset, Extent, check_extents
-from ovis_model.errors import ConfigError, TrainingError
+from ovis_model.errors import CheckpointError, ConfigError, TrainingError
 from ovis_model.modeling.checkpoint import load_model, replacing, write_checkpoint
 from ovis_model.modeling.modeling_ovis2_5 import Ovis2_5ForConditionalGeneration
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
 from ovis_model.reports import write_text
 from ovis_model.train_config import TrainConfig
-from ovis_model.training import checkpoints
+from ovis_model.training import checkpoints, faults
 from ovis_model.training.adapters import FOLDER as ADAPTER_FOLDER
 from ovis_model.training.adapters import (
     add_adapters,
@@ -37,7 +37,9 @@ from ovis_model.training.adapters import (
 from ovis_model.training.arguments import training_arguments, zero_stage
 from ovis_model.training.callbacks import MetricsLog, ProgressBar
 from ovis_model.training.destination import Destination
+from ovis_model.training.disk_space import DiskSpace, disk_need
 from ovis_model.training.environment import (
+    from_main_process,
     is_main_process,
     join_deepspeed,
     process_group,
@@ -49,15 +51,18 @@ from ovis_model.training.execution import (
     describe_execution,
     quantization,
 )
+from ovis_model.training.faults import CrashPoint
 from ovis_model.training.generation_samples import GenerationSamples
 from ovis_model.training.holdout import Holdout
 from ovis_model.training.inputs import TrainingInputs, read_extracted
+from ovis_model.training.interruption import Interruption, Phase
 from ovis_model.training.micro_batch import reduced, reductions
 from ovis_model.training.model_selection import ModelSelection, check_holdout
 from ovis_model.training.optimizer_state import running_groups
 from ovis_model.training.out_of_memory import answering_out_of_memory
 from ovis_model.training.packed_rows import PackedDataset, pack_samples
 from ovis_model.training.report import ModuleReport, PackingReport, TrainReport
+from ovis_model.training.safeguards import Safeguards
 from ovis_model.training.stages import Stage, run_stages
 from ovis_model.training.train_modules import (
     count_parameters,
@@ -103,7 +108,8 @@ def train(  # noqa: PLR0913 - every path is given by name
         ConfigError: If the configuration cannot be used.
         DataError: If a sample cannot be trained on.
         CheckpointError: If the base model or a checkpoint does not fit.
-        TrainingError: If the result must not be used.
+        TrainingError: If training cannot go on, or the result must not be used.
+        TrainingStopped: If SIGTERM or SIGUSR1 came; the same call goes on where it stopped.
     """
     inputs = read_extracted(data)
     where = Destination(output, resume, metrics_log, loss_csv, xray=xray)
@@ -116,18 +122,25 @@ def train_on(
     """Train on samples that are already read; `train` says what may go wrong."""
     for one in config.stage_configs():
         check_holdout(one, inputs.holdout)
-    with process_group():
+    with Interruption() as interruption, process_group():
         return run_stages(
-            config, where, lambda stage: _train_stage(stage, inputs, inputs_digest=inputs_digest)
+            config,
+            where,
+            lambda stage: _train_stage(stage, inputs, interruption, inputs_digest=inputs_digest),
         )
 
 
-def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) -> TrainReport:
+def _train_stage(
+    stage: Stage, inputs: TrainingInputs, interruption: Interruption, *, inputs_digest: str
+) -> TrainReport:
+    interruption.enter(Phase.BEFORE)
     # No process gets to a step, and so to a new decision, before all of them have read these.
     where, found = stage.where, reductions(stage.where.resume)
     config = reduced(stage.config, found)
-    prepared = prepare(config, inputs, where)
+    interruption.enter(Phase.BEFORE)
+    prepared = prepare(config, inputs, where, interruption)
     trainer, processor = prepared.trainer, prepared.processor
+    trainer.add_callback(_disk_space(config, trainer, where))
     trainer.group_by = stage.config.per_device_train_batch_size
     with answering_out_of_memory(config, trainer, where.resume):
         _run(trainer, where.resume)
@@ -140,6 +153,7 @@ def _train_stage(stage: Stage, inputs: TrainingInputs, *, inputs_digest: str) ->
         lineage = {**stage.lineage, **digests}
         write_xray(trainer, weights, Path(config.ovis_pretrained_path), where)
         _save(stage, trainer, processor, weights, lineage=lineage)
+        faults.reach(CrashPoint.PUBLICATION, step=trainer.state.global_step)
         write_text(where.loss_csv, _loss_curve(trainer.state.log_history))
         shutil.rmtree(where.resume, ignore_errors=True)
     wait_for_all()
@@ -161,7 +175,12 @@ class Prepared:
     processor: Ovis2_5Processor
 
 
-def prepare(config: TrainConfig, inputs: TrainingInputs, where: Destination) -> Prepared:
+def prepare(
+    config: TrainConfig,
+    inputs: TrainingInputs,
+    where: Destination,
+    interruption: Interruption | None = None,
+) -> Prepared:
     """Get ready to train, inside a process group; `train` says what may go wrong."""
     arguments = training_arguments(config, resume=where.resume)
     if arguments.deepspeed is not None:
@@ -169,16 +188,18 @@ def prepare(config: TrainConfig, inputs: TrainingInputs, where: Destination) -> 
     processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(
         pixel_limits=config.pixel_limits, frame_sampling=inputs.frame_sampling
     )
-    trainer, extents = _prepare(config, arguments, inputs, processor, where)
+    safeguards = Safeguards.of(config, arguments, interruption or Interruption())
+    trainer, extents = _prepare(config, arguments, inputs, processor, where, safeguards)
     return Prepared(trainer, extents, processor)
 
 
-def _prepare(
+def _prepare(  # noqa: PLR0913, PLR0917 - all that a training is made of
     config: TrainConfig,
     arguments: TrainingArguments,
     inputs: TrainingInputs,
     processor: Ovis2_5Processor,
     where: Destination,
+    safeguards: Safeguards,
 ) -> tuple[OvisTrainer, list[Extent]]:
     """Do everything that can fail before the first step: media first, then the model."""
     dataset = ConversationDataset(
@@ -211,6 +232,7 @@ def _prepare(
         rates=rates,
         keep_checkpoints=config.save_total_limit,
         callbacks=[ProgressBar(), MetricsLog(where), *([samples] if samples else [])],
+        safeguards=safeguards,
         holdout=holdout,
         selection=ModelSelection(config),
     )
@@ -264,20 +286,43 @@ def _load_base(
 
 def _run(trainer: OvisTrainer, resume: Path) -> None:
     """Train to the end, from the newest committed checkpoint if there is one."""
-    if is_main_process():
-        checkpoints.remove_uncommitted(resume)
-    wait_for_all()
-    start = checkpoints.newest_committed(
-        resume, world_size=trainer.args.world_size, zero_stage=zero_stage(trainer.args)
-    )
+    start = _where_to_start(trainer, resume)
     if start is not None:
         log.info("resuming from %s", start)
-    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    interruption = trainer.safeguards.interruption
+    interruption.enter(Phase.TRAINING)
+    with trainer.safeguards.watchdog:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    interruption.check(trainer.state)
+    interruption.enter(Phase.AFTER)
     if trainer.state.global_step < 1:
         raise TrainingError(
             "training ended without one optimizer step, so the result would be the base model; "
             "raise train.max_steps or train.num_train_epochs"
         )
+
+
+def _where_to_start(trainer: OvisTrainer, resume: Path) -> Path | None:
+    """Have the first process look: it takes a while for large files, and all must agree."""
+    found: Path | CheckpointError | None = None
+    if is_main_process():
+        checkpoints.remove_uncommitted(resume)
+        try:
+            found = checkpoints.newest_committed(resume, trainer.layout)
+            checkpoints.set_aside_newer(resume, found)
+        except CheckpointError as error:
+            found = error
+    found = from_main_process(found)
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
+
+
+def _disk_space(config: TrainConfig, trainer: OvisTrainer, where: Destination) -> DiskSpace:
+    args = trainer.args
+    need = disk_need(trainer.network, optimizer=args.optim, stage=zero_stage(args))
+    keep = config.save_total_limit
+    return DiskSpace(need, resume=where.resume, output=where.output, keep=keep)
 
 
 def _report(
@@ -316,7 +361,7 @@ def _report(
         * args.gradient_accumulation_steps
         * args.world_size,
         deepspeed=args.deepspeed is not None,
-        zero_stage=zero_stage(args),
+        zero_stage=zero_stage(args) or 0,
         dtype=str(model.dtype).removeprefix("torch."),
         attn_implementation=attention_in_use(model, args),
         execution=describe_execution(config, model, args),
@@ -355,6 +400,7 @@ def _save(
         _write_json(folder / "train_config.json", stage.recorded.model_dump(mode="json"))
         _write_json(folder / "lineage.json", lineage)
         checkpoints.write_manifest(folder, steps=trainer.weights_step)
+        faults.reach(CrashPoint.MODEL, step=trainer.state.global_step)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -16,7 +16,9 @@ from ovis_model.modeling.checkpoint import load_model
 from ovis_model.reports import sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
-from ovis_model.training.__main__ import INTERRUPTED, main
+from ovis_model.training.__main__ import main
+from ovis_model.training.checkpoints import RunLayout
+from ovis_model.training.exit_codes import INTERRUPTED
 from ovis_model.training.report import TrainReport
 from ovis_model.training.training import train
 from tests.support.training_world import (
@@ -72,7 +74,7 @@ def test_a_killed_training_resumes_to_the_very_same_bytes(world):
     wait_for_checkpoint(world, process, 20)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert checkpoints.newest_committed(world.resume, world_size=1, zero_stage=2)
+    assert checkpoints.count_committed(world.resume)
     assert (world.output / "lineage.json").exists(), "the former model must still be there"
 
     run(world, **settings)
@@ -135,8 +137,9 @@ def test_a_checkpoint_of_other_processes_is_refused_with_a_way_out(world):
     folder = checkpoints.folder_of(world.resume, 5)
     folder.mkdir(parents=True)
     (folder / "state.pt").write_bytes(b"state")
-    checkpoints.commit(folder, step=5, world_size=4, zero_stage=2)
-    with pytest.raises(CheckpointError, match=r"4 process\(es\) at ZeRO stage 2.* or delete"):
+    layout = RunLayout(world_size=4, zero_stage=2, batch_size=4, order="random")
+    checkpoints.commit(folder, step=5, layout=layout)
+    with pytest.raises(CheckpointError, match=r"by 4 process\(es\), ZeRO 2, .*has 1 .*or delete"):
         run(world)
 
 

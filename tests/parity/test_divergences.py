@@ -22,7 +22,11 @@ from ovis_model.inference.thinking import parse_generation
 from ovis_model.modeling.checkpoint import load_model
 from ovis_model.modeling.modeling_siglip2_navit import rope_angles
 from ovis_model.processing.processing_ovis2_5 import EncodedSample, Ovis2_5Processor, pad_batch
+from ovis_model.training.interruption import Interruption
+from ovis_model.training.safeguards import Safeguards
+from ovis_model.training.step_guard import StepGuard
 from ovis_model.training.trainer import OvisTrainer
+from ovis_model.training.watchdog import Watchdog
 from tests.support.tiny_model import build_tiny_checkpoint
 
 
@@ -230,6 +234,11 @@ def trainer(model, processor, tmp_path):
         rates=rates,
         keep_checkpoints=1,
         callbacks=[],
+        safeguards=Safeguards(
+            StepGuard(world_size=1, spike_factor=None, spike_window=1),
+            Watchdog(0, rank=0),
+            Interruption(),
+        ),
     )
 
 

@@ -5,6 +5,7 @@ world.job(train_modules="llm")              a job file's content over a tiny bas
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,11 @@ class TrainingWorld:
             "metrics_log": self.metrics,
             "loss_csv": self.root / "loss.csv",
         }
+
+    def start_over(self) -> None:
+        """Delete what trainings have written."""
+        shutil.rmtree(self.root / "models", ignore_errors=True)
+        self.metrics.unlink(missing_ok=True)
 
     def write_job(self, **overrides: Any) -> Path:
         """Write a job file and return its path."""

@@ -95,4 +95,4 @@ def test_a_missing_deepspeed_file_is_named():
 def test_no_deepspeed_key_means_no_deepspeed(tmp_path):
     arguments = build(tmp_path)
     assert arguments.deepspeed is None
-    assert zero_stage(arguments) == 0
+    assert zero_stage(arguments) is None

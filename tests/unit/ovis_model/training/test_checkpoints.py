@@ -5,20 +5,24 @@ import pytest
 
 from ovis_model.errors import CheckpointError
 from ovis_model.training import checkpoints
+from ovis_model.training.checkpoints import RunLayout
+
+LAYOUT = RunLayout(world_size=1, zero_stage=2, batch_size=8, order="random")
 
 
-def write(resume, step, *, commit=True):
+def write(resume, step, *, commit=True, layout=LAYOUT):
     folder = checkpoints.folder_of(resume, step)
     (folder / "global_step").mkdir(parents=True)
     (folder / "global_step" / "states.pt").write_bytes(b"optimizer of step %d" % step)
     (folder / "trainer_state.json").write_text(json.dumps({"step": step}))
     if commit:
-        checkpoints.commit(folder, step=step, world_size=1, zero_stage=2)
+        checkpoints.commit(folder, step=step, layout=layout)
     return folder
 
 
-def newest(resume):
-    found = checkpoints.newest_committed(resume, world_size=1, zero_stage=2)
+def newest(resume, **changes):
+    layout = LAYOUT.model_copy(update=changes)
+    found = checkpoints.newest_committed(resume, layout)
     return None if found is None else found.name
 
 
@@ -91,10 +95,48 @@ def test_rotation_spares_the_best(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-15", "checkpoint-5"]
 
 
-def test_another_number_of_processes_is_refused_with_a_way_out(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"world_size": 2}, r"by 1 process\(es\), ZeRO 2, .* has 2 process\(es\)"),
+        ({"zero_stage": 3}, r"ZeRO 2, .*; this run has .* ZeRO 3, "),
+        ({"zero_stage": None}, r"; this run has 1 process\(es\), without DeepSpeed"),
+        ({"batch_size": 4}, r"8 sample\(s\) or row\(s\) per step.* has .* 4 sample"),
+        (
+            {"order": "sequential"},
+            r"in random order; .* in sequential order\. Run it as",
+        ),
+    ],
+)
+def test_a_checkpoint_that_cannot_go_on_here_is_refused_with_a_way_out(tmp_path, change, message):
     write(tmp_path, 5)
-    with pytest.raises(CheckpointError, match=r"1 process\(es\) at ZeRO stage 2, but .* has 2"):
-        checkpoints.newest_committed(tmp_path, world_size=2, zero_stage=2)
+    with pytest.raises(CheckpointError, match=message):
+        newest(tmp_path, **change)
+    assert newest(tmp_path) == "checkpoint-5"
+
+
+def test_without_deepspeed_the_number_of_processes_may_change(tmp_path):
+    write(tmp_path, 5, layout=LAYOUT.model_copy(update={"zero_stage": None, "world_size": 4}))
+    assert newest(tmp_path, zero_stage=None) == "checkpoint-5"
+    with pytest.raises(CheckpointError, match=r"16 sample\(s\) or row\(s\)"):
+        newest(tmp_path, zero_stage=None, batch_size=16)
+
+
+def test_a_file_that_does_not_belong_to_it_makes_a_checkpoint_suspect(tmp_path, caplog):
+    write(tmp_path, 5)
+    folder = write(tmp_path, 10)
+    (folder / "global_step" / "of_another_step.pt").write_bytes(b"states")
+    assert newest(tmp_path) == "checkpoint-5"
+    assert "passed over: global_step/of_another_step.pt does not belong to it" in caplog.text
+
+
+def test_checkpoints_after_the_one_that_is_resumed_are_set_aside(tmp_path):
+    for step in (5, 10, 15):
+        write(tmp_path, step)
+    checkpoints.set_aside_newer(tmp_path, tmp_path / "checkpoint-5")
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["checkpoint-10.damaged", "checkpoint-15.damaged", "checkpoint-5"]
+    assert checkpoints.count_committed(tmp_path) == 1
 
 
 def test_a_copied_checkpoint_is_as_good_as_the_first(tmp_path):

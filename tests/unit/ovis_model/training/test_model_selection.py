@@ -9,6 +9,7 @@ from ovis_model.errors import CheckpointError, ConfigError, DataError
 from ovis_model.reports import sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training import checkpoints
+from ovis_model.training.checkpoints import RunLayout
 from ovis_model.training.model_selection import (
     Evaluation,
     best,
@@ -181,7 +182,8 @@ def test_a_damaged_best_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"checkpoint-4 cannot be used: it has no manifest"):
         checkpoints.require_whole(folder)
     (folder / "weights").write_bytes(b"1")
-    checkpoints.commit(folder, step=4, world_size=1, zero_stage=0)
+    layout = RunLayout(world_size=1, zero_stage=None, batch_size=4, order="random")
+    checkpoints.commit(folder, step=4, layout=layout)
     checkpoints.require_whole(folder)
     (folder / "weights").write_bytes(b"2")
     with pytest.raises(
