@@ -255,8 +255,8 @@ class OvisTrainer(Trainer):
         result, outputs = super().compute_loss(
             model, {**inputs, "use_cache": False}, True, num_items_in_batch
         )
-        self._losses.add(outputs.token_losses, groups)
         self.safeguards.check(result.detach(), micro_batch)
+        self._losses.add(outputs.token_losses, groups)
         return (result, outputs) if return_outputs else result
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:

@@ -137,7 +137,6 @@ def _train_stage(
     # No process gets to a step, and so to a new decision, before all of them have read these.
     where, found = stage.where, reductions(stage.where.resume)
     config = reduced(stage.config, found)
-    interruption.enter(Phase.BEFORE)
     prepared = prepare(config, inputs, where, interruption)
     trainer, processor = prepared.trainer, prepared.processor
     trainer.add_callback(_disk_space(config, trainer, where))

@@ -6,8 +6,10 @@
 Importing torch and DeepSpeed takes longer than a tiny training; forked processes begin with both.
 """
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import time
@@ -21,7 +23,7 @@ from ovis_model.training import faults
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["ovis_model.training.training", "ovis_model.training.__main__"])
 #: A training that takes longer hangs.
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Training:
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
         hanging = [process for process in self.processes if process.is_alive()]
+        for process in hanging:
+            os.kill(process.pid, signal.SIGUSR2)  # their stacks, into the log
+        time.sleep(bool(hanging))
         for process in hanging:
             process.kill()
         assert not hanging, f"still running after {WAIT_SECONDS} s:\n{self.output}"
@@ -82,6 +87,7 @@ def _train(job: str, log: str, variables: Mapping[str, str]) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
+    faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
     os.environ.pop(faults.VARIABLE, None)
     os.environ.update(variables, LOCAL_RANK=variables["RANK"])
     import torch  # noqa: PLC0415 - imported before the fork
