@@ -162,6 +162,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         pixel_values: Tensor | None,
         grid_thws: Tensor | None,
         seen: SeenMedia | None = None,
+        *,
+        in_step: bool | None = None,
     ) -> Tensor:
         """Embed text and media as one sequence.
 
@@ -170,6 +172,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             pixel_values: Patches of all media, [num_patches, 768], or None.
             grid_thws: (t, h, w) per medium, int64 [num_media, 3], or None.
             seen: What is known of media already, instead of them.
+            in_step: Whether text alone runs what others run for media; None: in training.
 
         Returns:
             Embeddings [batch, seq_len, hidden].
@@ -191,9 +194,10 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             # such a tensor may not be written to.
             embeds = embeds.clone()
         indicators = (input_ids <= IMAGE_BEGIN_ID) & (input_ids >= VIDEO_END_ID)
+        in_step = self.training if in_step is None else in_step
         # In training also for no indicator at all: ZeRO-1/2 reduce gradients in order of arrival,
         # so text and images must build the graph in the same order on every rank.
-        if self.training or indicators.any():
+        if in_step or indicators.any():
             first_row = self.config.visual_vocab_size - len(INDICATOR_IDS)
             rows = first_row + IMAGE_BEGIN_ID - input_ids[indicators]
             embeds[indicators] = self.vte(rows).to(embeds.dtype)
@@ -208,7 +212,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
                     f"input_ids reserve {int(atoms.sum())} visual positions but no pixel_values "
                     "and grid_thws were given"
                 )
-            return self._touch_visual_parameters(embeds) if self.training else embeds
+            return self._touch_visual_parameters(embeds) if in_step else embeds
         # DIVERGES(visual-token-count): the reference spreads one visual token over any number.
         if int(atoms.sum()) != len(visual):
             raise ValueError(
@@ -282,7 +286,11 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
-            inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws, seen)
+            # ZeRO-3 gathers weights together where a loss is measured, too.
+            in_step = True if labels is not None and hasattr(self.vte.weight, "ds_id") else None
+            inputs_embeds = self.merge_multimodal(
+                input_ids, pixel_values, grid_thws, seen, in_step=in_step
+            )
         kwargs.update(
             attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )
