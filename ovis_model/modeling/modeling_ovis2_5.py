@@ -287,10 +287,9 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
             # ZeRO-3 gathers weights together where a loss is measured, too.
-            in_step = True if labels is not None and hasattr(self.vte.weight, "ds_id") else None
-            inputs_embeds = self.merge_multimodal(
-                input_ids, pixel_values, grid_thws, seen, in_step=in_step
-            )
+            in_step = self.training or (labels is not None and hasattr(self.vte.weight, "ds_id"))
+            media = (pixel_values, grid_thws, seen)
+            inputs_embeds = self.merge_multimodal(input_ids, *media, in_step=in_step)
         kwargs.update(
             attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )

@@ -13,6 +13,8 @@ from ovis_model.training.arguments import training_arguments
 from ovis_model.training.destination import Destination
 from ovis_model.training.environment import join_deepspeed, process_group
 from ovis_model.training.inputs import read_extracted
+from ovis_model.training.interruption import Interruption
+from ovis_model.training.safeguards import Safeguards
 from ovis_model.training.training import _prepare
 
 
@@ -30,7 +32,8 @@ def about_to_prepare(config: dict[str, Any], data: Path) -> Iterator[Callable[[]
         processor = Ovis2_5Processor.from_pretrained(parsed.ovis_pretrained_path).with_settings(
             pixel_limits=parsed.pixel_limits, frame_sampling=inputs.frame_sampling
         )
-        yield lambda: _prepare(parsed, arguments, inputs, processor, where)[0]
+        safeguards = Safeguards.of(parsed, arguments, Interruption())
+        yield lambda: _prepare(parsed, arguments, inputs, processor, where, safeguards)[0]
     gc.collect()
 
 
