@@ -162,8 +162,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
         pixel_values: Tensor | None,
         grid_thws: Tensor | None,
         seen: SeenMedia | None = None,
-        *,
-        for_loss: bool = False,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """Embed text and media as one sequence.
 
@@ -172,7 +171,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             pixel_values: Patches of all media, [num_patches, 768], or None.
             grid_thws: (t, h, w) per medium, int64 [num_media, 3], or None.
             seen: What is known of media already, instead of them.
-            for_loss: Whether all processes measure a loss; at ZeRO-3 they stay in step then.
+            labels: If there are any, a loss is measured, by all processes in step at ZeRO-3.
 
         Returns:
             Embeddings [batch, seq_len, hidden].
@@ -194,7 +193,7 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             # such a tensor may not be written to.
             embeds = embeds.clone()
         indicators = (input_ids <= IMAGE_BEGIN_ID) & (input_ids >= VIDEO_END_ID)
-        in_step = self.training or (for_loss and hasattr(self.vte.weight, "ds_id"))
+        in_step = self.training or (labels is not None and hasattr(self.vte.weight, "ds_id"))
         # In training also for no indicator at all: ZeRO-1/2 reduce gradients in order of arrival,
         # so text and images must build the graph in the same order on every rank.
         if in_step or indicators.any():
@@ -270,7 +269,8 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             use_cache: Whether to return a cache.
             logits_to_keep: Compute logits for the last so many positions, or for these; 0 means
                 all.
-            sequence_lengths: Of samples packed into the only row, each alone and from position 0.
+            sequence_lengths: Lengths of the samples packed into the only row; each sees itself
+                alone and begins at position 0.
             num_items_in_batch: Divides the summed loss; None takes the labels of this batch.
             **kwargs: Handed on to the language model.
 
@@ -279,13 +279,13 @@ class Ovis2_5ForConditionalGeneration(Ovis2_5PreTrainedModel):
             training are None unless they are few: the loss computes its own, where a label is.
 
         Raises:
-            ValueError: If there is no input, text and media disagree, or lengths describe no row.
+            ValueError: If there is neither ids nor embeddings, if text and media disagree, or if
+                packed lengths do not describe one unpadded row.
         """
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("forward needs input_ids or inputs_embeds")
-            media = (pixel_values, grid_thws, seen)
-            inputs_embeds = self.merge_multimodal(input_ids, *media, for_loss=labels is not None)
+            inputs_embeds = self.merge_multimodal(input_ids, pixel_values, grid_thws, seen, labels)
         kwargs.update(
             attention_mask=attention_mask, position_ids=position_ids, use_cache=use_cache
         )
