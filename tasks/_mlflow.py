@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -65,6 +66,8 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 #: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
 DATASET_DIGEST_LENGTH = 36
 MAX_PER_BATCH = 100
+#: Characters of a metric's name that are sure to be taken; MLflow takes 250.
+MAX_METRIC_NAME = 200
 
 logger = logging.getLogger(__name__)
 
@@ -317,9 +320,27 @@ def _log_metrics(
     client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int
 ) -> None:
     now = time.time_ns() // 1_000_000  # ms
-    points = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+    points = [
+        Metric(metric_name(name), float(value), now, step) for name, value in metrics.items()
+    ]
     for start in range(0, len(points), MAX_PER_BATCH):
         client.log_batch(run_id, metrics=points[start : start + MAX_PER_BATCH])
+
+
+def metric_name(name: str) -> str:
+    """Write a name as MLflow takes it: data call their sources what they like.
+
+    A changed name ends with a digest of the right one, so that two names stay two.
+
+    Example:
+        >>> metric_name("loss/web-pages"), metric_name("loss/web+pages")
+        ('loss/web-pages', 'loss/web_pages-793d8b48')
+    """
+    parts = [re.sub(r"[^\w. :-]", "_", part) for part in name.split("/")]
+    taken = "/".join("_" if part in ("", ".", "..") else part for part in parts)
+    if taken == name and len(name) <= MAX_METRIC_NAME:
+        return name
+    return f"{taken[:MAX_METRIC_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def run_of(client: MlflowClient, inputs_digest: str) -> Run:

@@ -169,3 +169,12 @@ def test_nested_settings_become_flat_text():
         "d": "None",
         "e": "[]",
     }
+
+
+@pytest.mark.parametrize(
+    "source", ["a+b", "/", "../..", "a//b", "\n", "사진", "x" * 300, 'web "A"'], ids=repr
+)
+def test_a_source_may_be_called_anything(digest, source):
+    with start_or_find_run(digest) as run:
+        run.log_metrics({f"loss/{source}": 0.5, "loss": 0.25}, step=1)
+    assert sorted(read(run.run_id).data.metrics.values()) == [0.25, 0.5]
