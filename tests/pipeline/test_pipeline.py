@@ -85,7 +85,7 @@ def test_one_more_sample_in_data_of_ones_own_runs_from_validate(tree):
         annotations["conversations"].append(sample)
         (raw / "annotations.json").write_text(json.dumps(annotations), encoding="utf-8")
         assert tree.repro("extract") == ["validate", "extract"]
-        assert set(status(tree)) == {"train", "register"}
+        assert set(status(tree)) == {"train", "evaluate", "register"}
     finally:
         shutil.rmtree(raw)
 
