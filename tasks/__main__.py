@@ -1,7 +1,7 @@
 """Run one step: `python -m tasks train`.  DVC calls this; people type `make train`.
 
-Exit codes: 0 done, 1 the step failed, 2 the configuration cannot be used, 128 + n ended by
-signal n.
+Exit codes: 0 done, 1 the step failed, 2 the configuration cannot be used, 75 training was asked
+to stop and goes on when it is run again, 128 + n ended by signal n.
 """
 
 import importlib
@@ -9,7 +9,8 @@ import logging
 import signal
 import sys
 
-from ovis_model.errors import ConfigError, OvisError
+from ovis_model.errors import ConfigError, OvisError, StageStopped
+from ovis_model.training import exit_codes
 from tasks import STEPS, _processes, environment
 from tasks.params import Params
 
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"{step}: {error}", file=sys.stderr)
         return 2
+    except StageStopped as stop:
+        print(f"{step}: {stop}", file=sys.stderr)
+        return exit_codes.STOPPED
     except OvisError as error:
         print(f"{step} failed: {error}", file=sys.stderr)
         return 1

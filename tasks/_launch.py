@@ -13,15 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ovis_model.errors import StageError
+from ovis_model.errors import StageError, StageStopped
+from ovis_model.training import exit_codes
 from tasks import _processes
 from tasks._nodes import LOOPBACK, Node
 
 #: How long a trainer whose parent was killed may take to end before we give up on its lock.
 LOCK_SECONDS = 45.0
+#: What training has to save its step: the 30 s that torchrun gives its workers, and its own end.
+GRACE_SECONDS = 35.0
 ALONE = Node()
-#: How torchrun begins to tell of a worker that failed.
-VERDICT = re.compile(rb"failed \(exitcode: (-?\d+)\)")
+#: How torchrun begins to tell of a worker that failed, and ends when it was itself stopped.
+VERDICT = re.compile(rb"failed \(exitcode: (-?\d+)\)(?: local_rank: (\d+))?")
+STOPPED = re.compile(rb"SignalException: Process \d+ got signal: (\d+)")
 
 
 def run_training(  # noqa: PLR0913 - all by name
@@ -46,6 +50,7 @@ def run_training(  # noqa: PLR0913 - all by name
 
     Raises:
         StageError: If training ends with an error or another one holds the lock.
+        StageStopped: If it was asked to stop, and has saved its step.
     """
     metrics_log.parent.mkdir(parents=True, exist_ok=True)
     metrics_log.unlink(missing_ok=True)  # a live channel, not a record
@@ -59,14 +64,10 @@ def run_training(  # noqa: PLR0913 - all by name
                 env=environment(nproc_per_node, node=node),
                 # An orphan keeps the lock: nobody else writes while it still might.
                 keep_open=[descriptor],
+                grace_seconds=GRACE_SECONDS,
             )
         except StageError as error:
-            if screen.exit_code is None:
-                raise
-            how = _processes.describe_exit(screen.exit_code)
-            raise StageError(
-                f"training {how}. Its last lines:\n{_processes.last_lines(screen.tail)}"
-            ) from error
+            raise screen.explain(error) from error
 
 
 def torchrun(job: Path, *, nproc_per_node: int, node: Node = ALONE) -> list[str]:
@@ -113,11 +114,13 @@ class Screen:
     Attributes:
         tail: The end of what was shown.
         exit_code: Of the first worker that failed, or None.
+        process: Which one that was, or None.
     """
 
     def __init__(self) -> None:
         self.tail: deque[bytes] = deque()
         self.exit_code: int | None = None
+        self.process: int | None = None
 
     def show(self, piece: bytes) -> None:
         """Pass on the next piece of output."""
@@ -125,10 +128,25 @@ class Screen:
             return
         if verdict := VERDICT.search(piece):
             self.exit_code = int(verdict[1])
+            self.process = None if verdict[2] is None else int(verdict[2])
             piece = piece[: piece.rfind(b"\n", 0, verdict.start()) + 1]
         _processes.keep_end(self.tail, piece)
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+
+    def explain(self, error: StageError) -> StageError:
+        """Say how training ended, from what was shown; of what tells nothing, the error itself."""
+        stopped = STOPPED.search(b"".join(self.tail))
+        if stopped or self.exit_code == exit_codes.STOPPED:
+            by = f" by {signal.Signals(int(stopped[1])).name}" if stopped else ""
+            return StageStopped(
+                f"training was stopped{by}; run it again, and it goes on from its last checkpoint"
+            )
+        if self.exit_code is None:
+            return error
+        who = "training" if self.process is None else f"process {self.process} of the training"
+        how = _processes.describe_exit(self.exit_code)
+        return StageError(f"{who} {how}. Its last lines:\n{_processes.last_lines(self.tail)}")
 
 
 class Tail:

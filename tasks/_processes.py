@@ -23,7 +23,7 @@ from ovis_model.errors import StageError
 PR_SET_PDEATHSIG = 1
 READ_BYTES = 1 << 16
 POLL_SECONDS = 0.2
-#: From SIGTERM to SIGKILL; torchrun gives its own workers 30 s at most.
+#: From SIGTERM to SIGKILL.
 GRACE_SECONDS = 20.0
 TAIL_LINES = 20
 TAIL_BYTES = 1 << 14
@@ -58,13 +58,14 @@ def stop_cleanly_on_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(
+def run(  # noqa: PLR0913 - all by name
     command: list[str],
     *,
     on_output: Callable[[bytes], None],
     on_tick: Callable[[], None] | None = None,
     env: Mapping[str, str] | None = None,
     keep_open: Collection[int] = (),
+    grace_seconds: float = GRACE_SECONDS,
 ) -> None:
     """Run a command to its end, handing on its output as it comes.
 
@@ -74,6 +75,7 @@ def run(
         on_tick: Called several times a second, and once after the last output.
         env: The whole environment; None keeps ours.
         keep_open: File descriptors the command inherits.
+        grace_seconds: How long it may take to end when it is asked to.
 
     Raises:
         StageError: If it exits with anything but 0; the message holds its last lines.
@@ -97,7 +99,7 @@ def run(
                     on_tick()
             code = process.wait()
         finally:
-            end_group(process)
+            end_group(process, grace_seconds)
     if on_tick:
         on_tick()
     if code != 0:
@@ -154,14 +156,14 @@ def describe_exit(code: int) -> str:
     return f"ended with exit code {code}"
 
 
-def end_group(process: "subprocess.Popen[bytes]") -> None:
+def end_group(process: "subprocess.Popen[bytes]", grace_seconds: float = GRACE_SECONDS) -> None:
     """End a child and everything left in its group: asked first, then made to."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             return
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + grace_seconds
         while _group_is_alive(process) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS / 4)
 

@@ -1,6 +1,7 @@
 """Interrupted anywhere, nothing is left running, and the next run finishes the job."""
 
 import os
+import re
 import signal
 import time
 
@@ -21,23 +22,42 @@ def trained_steps(tree):
     return len(logs[0].read_text(encoding="utf-8").splitlines()) if logs else 0
 
 
-def kill_dvc(process):
+def kill_dvc(process, tree):
     process.kill()
 
 
-def press_ctrl_c(process):
+def press_ctrl_c(process, tree):
     os.killpg(process.pid, signal.SIGINT)
+
+
+def stop_a_trainer(process, tree):
+    """As a cluster does that takes the machine away."""
+    (trainer,) = (
+        number
+        for number, line in tree.process_ids().items()
+        if re.match(r"\S+ -m ovis_model\.training ", line)
+    )
+    os.kill(trainer, signal.SIGTERM)
+    process.wait()
+    said = tree.output_log.read_text()
+    assert re.search(r"stopped by SIGTERM after step \d+ of 200, with a checkpoint of it", said)
+    assert "train: training was stopped; run it again, and it goes on from its last" in said
+    assert "exited with 75" in said
 
 
 @pytest.mark.parametrize(
     ("interrupt", "seed"),
-    [pytest.param(kill_dvc, 1, id="kill -9 dvc"), pytest.param(press_ctrl_c, 2, id="Ctrl+C")],
+    [
+        pytest.param(kill_dvc, 1, id="kill -9 dvc"),
+        pytest.param(press_ctrl_c, 2, id="Ctrl+C"),
+        pytest.param(stop_a_trainer, 3, id="SIGTERM to a trainer"),
+    ],
 )
 def test_training_ends_with_its_run_and_is_resumed_by_the_next(tree, interrupt, seed):
     tree.change_params(**{"train.seed": seed, "train.max_steps": 200, "train.save_steps": 5})
     process = tree.start("dvc", "repro", "train")
     wait_until(lambda: trained_steps(tree) >= 12, "twelve steps of training")
-    interrupt(process)
+    interrupt(process, tree)
     assert process.wait() != 0
     wait_until(lambda: tree.processes() == [], f"the end of {tree.processes()}")
     assert not (tree.path / "models/finetuned").exists()

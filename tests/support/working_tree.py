@@ -129,11 +129,16 @@ class WorkingTree:
 
     def processes(self):
         """Return the command line of every process that works in this tree."""
-        found = []
+        return list(self.process_ids().values())
+
+    def process_ids(self):
+        """Return the same, by process id."""
+        found = {}
         for link in Path("/proc").glob("[0-9]*/cwd"):
             try:
                 if link.readlink().is_relative_to(self.path):
-                    found.append((link.parent / "cmdline").read_text().replace("\0", " "))
+                    line = (link.parent / "cmdline").read_text().replace("\0", " ")
+                    found[int(link.parent.name)] = line
             except (FileNotFoundError, PermissionError, ProcessLookupError):
                 continue
         return found

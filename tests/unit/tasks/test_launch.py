@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ovis_model.errors import StageError
+from ovis_model.errors import StageError, StageStopped
 from tasks import _launch
 from tasks._launch import Tail, environment, exclusive, free_port, torchrun
 
@@ -117,8 +117,32 @@ def test_a_failed_training_is_told_in_its_own_words(tmp_path, monkeypatch, capfd
             on_metrics=print,
             lock=tmp_path / "lock",
         )
-    assert str(caught.value) == f"training {how}. Its last lines:\nerror: the reason"
+    who = "process 0 of the training"
+    assert str(caught.value) == f"{who} {how}. Its last lines:\nerror: the reason"
     assert "Traceback" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ending", "by"),
+    [
+        pytest.param("raise SystemExit(75)", "", id="a process"),
+        pytest.param("os.kill(os.getppid(), 15); time.sleep(60)", " by SIGTERM", id="torchrun"),
+    ],
+)
+def test_a_training_that_was_stopped_asks_to_be_run_again(tmp_path, monkeypatch, ending, by):
+    program = tmp_path / "program.py"
+    program.write_text(f"import os, time\n{ending}\n", encoding="utf-8")
+    start_program_instead(monkeypatch, program)
+    with pytest.raises(StageStopped) as caught:
+        _launch.run_training(
+            tmp_path / "job.json",
+            nproc_per_node=1,
+            metrics_log=tmp_path / "metrics.jsonl",
+            on_metrics=print,
+            lock=tmp_path / "lock",
+        )
+    expected = f"training was stopped{by}; run it again, and it goes on from its last checkpoint"
+    assert str(caught.value) == expected
 
 
 def test_training_in_two_processes_reports_metrics_while_it_runs(tmp_path, monkeypatch, capfd):
