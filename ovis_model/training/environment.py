@@ -20,6 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 #: Tells accelerate to use DeepSpeed, whatever its arguments say.
 USE_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+#: Kept for as long as anything may use it.
+_LAST_GROUP: list[distributed.ProcessGroup | None] = []
 #: What torchrun, accelerate and deepspeed set; DeepSpeed looks for MPI when they are missing.
 SINGLE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
 #: What gloo says of a process that is no longer there.
@@ -111,6 +113,9 @@ def join_deepspeed() -> None:
 def _take_down() -> None:
     """End the group: left to the interpreter's exit, it sometimes aborts a finished process."""
     if distributed.is_initialized():
+        # The wrapped model, which a traceback may keep, holds the group in C++: as the last one
+        # to let go of it, with Python's lock in hand, it waits for a thread that wants the lock.
+        _LAST_GROUP[:] = [distributed.group.WORLD]
         from deepspeed import comm  # noqa: PLC0415
 
         if comm.is_initialized():
