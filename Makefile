@@ -44,7 +44,7 @@ run: $(STAMP) ## the whole pipeline on the data that params.yaml names, and its 
 test: $(STAMP) ## all tests that need no GPU and no network
 	@$(need_repository)
 	@# A test computes on one core, so two processes take half the time; a file stays in one.
-	python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder -m "not gpu and not network"
+	python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not gpu and not network"
 
 check: $(STAMP) ## lint, format, types, layers
 	@ruff check $(CODE)

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from ovis_model.config import ExtractConfig
+from ovis_model.data.extraction import extract
 from ovis_model.registration import RegisterReport
 from tasks import register
 from tasks.artifacts import (
     DATA_CARD,
     EVALUATE_REPORT,
+    EXTRACTED,
     MODEL,
     MODEL_CARD,
     REGISTER_REPORT,
@@ -38,6 +41,13 @@ def working_tree(tmp_path, monkeypatch):
     write_annotations(tmp_path / "raw", [sample("s", "Hi?", "Hello.")])
     run_validation(tmp_path).write(VALIDATE_REPORT)
     DATA_CARD.write_text("<title>Data card</title>", encoding="utf-8")
+    extract(
+        ExtractConfig(workers=1),
+        validated=tmp_path / "validated",
+        raw_data=tmp_path / "raw",
+        output=EXTRACTED,
+        store=tmp_path / "store",
+    )
     return tmp_path
 
 
