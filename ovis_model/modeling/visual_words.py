@@ -108,6 +108,8 @@ class _MixVisualWords(torch.autograd.Function):
             found, words, mean, deviation = _normalize(scores[block], scale, shift, ctx.eps)
             if table_grad is not None:
                 table_grad += words.to(table.dtype).T @ grad[block]
+            if not any((need_features, need_head, need_scale, need_shift)):
+                continue  # the table alone learns
             slope = torch.ops.aten._softmax_backward_data(
                 (grad[block] @ table.T).float(), words, -1, torch.float32
             )
