@@ -29,7 +29,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_WAIT_POLICY ?= PASSIVE
 export PREFECT_HOME ?= $(CURDIR)/.prefect
 
-.PHONY: help setup run test check bench-model bench-data bench-train $(STEPS) retrain schedule ui status lock clean
+.PHONY: help setup run test test-slow check bench-model bench-data bench-train $(STEPS) retrain schedule ui status lock clean
 
 help: ## this list
 	@grep -hE '^[-a-z $$()A-Z]+:.*## ' $(MAKEFILE_LIST) | sed -e 's/$$(STEPS)/$(STEPS)/' \
@@ -41,10 +41,14 @@ run: $(STAMP) ## the whole pipeline on the data that params.yaml names, and its 
 	dvc repro
 	ovis status --seconds $$((SECONDS - started))
 
-test: $(STAMP) ## all tests that need no GPU and no network
+test: $(STAMP) ## the tests that need no GPU, no network and no patience
 	@$(need_repository)
 	@# A test computes on one core, so two processes take half the time; a file stays in one.
-	python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not gpu and not network"
+	python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not gpu and not network and not slow"
+
+test-slow: $(STAMP) ## the few that take half a minute or more each
+	@$(need_repository)
+	python -m pytest -m "slow and not gpu and not network"
 
 check: $(STAMP) ## lint, format, types, layers
 	@ruff check $(CODE)

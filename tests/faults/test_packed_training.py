@@ -86,6 +86,7 @@ def test_two_rows_on_two_processes_give_the_gradients_of_single_samples(tmp_path
         assert packed[name].allclose(tensor, rtol=0, atol=1e-5 * step + 1e-8), name
 
 
+@pytest.mark.slow
 def test_two_processes_killed_within_a_later_epoch_resume_to_the_very_same_bytes(tmp_path):
     world = build_training_world(tmp_path)
     # Four steps an epoch: the first checkpoint is written within the second.

@@ -216,6 +216,7 @@ def test_the_usual_sizes_are_ten_thousand_to_a_million_rows():
     assert len(names) == 3 + len(WAYS)
 
 
+@pytest.mark.slow
 def test_a_small_run_prints_tables_that_agree_with_its_lines_of_json(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     asked = ["data", "--smoke", "--only", "D1,scale", "--rows", "90,30", "--json", str(path)]

@@ -78,6 +78,7 @@ def test_adapters_are_planned_exactly(world, stage):
     assert held == as_held(planned(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_two_processes_hold_exactly_what_was_planned(world, stage, tmp_path):
     settings = world.config(bf16=True, deepspeed=world.deepspeed(stage), **ACCUMULATING)

@@ -141,8 +141,10 @@ def test_a_setting_of_speed_or_memory_leaves_the_weights_as_they_are(world, sett
         assert tensor.allclose(plain[name], atol=1e-4), name
 
 
-# torch's compiler looks at every tensor's gradient, and into the functions that DeepSpeed puts in
+# torch's compiler takes half a minute by itself.
+# It looks at every tensor's gradient, and into the functions that DeepSpeed puts in
 # the place of torch's own when ZeRO-3 ran before; it means to hide both warnings.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
 def test_a_compiled_model_learns_the_same(world):
