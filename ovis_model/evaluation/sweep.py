@@ -7,11 +7,9 @@ Every budget leaves the answer the same room; budget 0 does not think.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
+from ovis_model.data.checks.pages import page_environment
 from ovis_model.evaluation.aggregation import share_rows
 from ovis_model.evaluation.exam import Exam
 from ovis_model.evaluation.exams import with_budget
@@ -189,25 +187,17 @@ def render_sweep(found: Sweep) -> str:
     """Render a page with a table and two curves; it opens anywhere."""
     by_tokens = [(point.thinking_tokens, point) for point in found.points]
     by_seconds = [(point.seconds_per_item, point) for point in found.points]
-    return _template().render(
-        sweep=found,
-        curves=[
-            Curve("Score against thinking", "thinking tokens per answer", by_tokens),
-            Curve("Score against time", "seconds per answer", by_seconds),
-        ],
-        width=WIDTH + 2 * MARGIN,
-        height=HEIGHT + 2 * MARGIN,
-        margin=MARGIN,
+    return (
+        page_environment("ovis_model.evaluation")
+        .get_template("sweep.html.j2")
+        .render(
+            sweep=found,
+            curves=[
+                Curve("Score against thinking", "thinking tokens per answer", by_tokens),
+                Curve("Score against time", "seconds per answer", by_seconds),
+            ],
+            width=WIDTH + 2 * MARGIN,
+            height=HEIGHT + 2 * MARGIN,
+            margin=MARGIN,
+        )
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("ovis_model.evaluation", package_path=""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("sweep.html.j2")

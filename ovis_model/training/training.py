@@ -48,6 +48,7 @@ from ovis_model.training.environment import (
 from ovis_model.training.execution import (
     apply_kernels,
     attention_in_use,
+    check_execution,
     describe_execution,
     quantization,
 )
@@ -182,6 +183,7 @@ def prepare(
 ) -> Prepared:
     """Get ready to train, inside a process group; `train` says what may go wrong."""
     arguments = training_arguments(config, resume=where.resume)
+    check_execution(config, arguments)
     if arguments.deepspeed is not None:
         join_deepspeed()
     processor = Ovis2_5Processor.from_pretrained(config.ovis_pretrained_path).with_settings(

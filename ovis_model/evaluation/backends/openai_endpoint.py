@@ -29,6 +29,7 @@ from PIL import Image
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.evaluation.exam import Answer, Answered, Asked, Failure, seen_media
 from ovis_model.evaluation.predictions import TokenCounts
+from ovis_model.evaluation.responses import Phase, continuation
 from ovis_model.inference.engine import Pixels, pixel_bounds
 from ovis_model.inference.generation import GenerationSettings
 from ovis_model.inference.messages import Message
@@ -223,10 +224,10 @@ class _Exchange:
         if budget is None:
             return [self._post({**body, "max_tokens": settings.max_new_tokens})], False
         first = self._post({**body, "max_tokens": budget})
-        if first.finish_reason == "stop":
+        closing = continuation(Phase(first.text, first.finish_reason))
+        if closing is None:
             return [first], False
-        forced = THINK_CLOSE not in first.text
-        closing = CLOSING_SENTENCE if forced else ""
+        forced = closing == CLOSING_SENTENCE
         num_closing = len(self.processor.token_ids.closing_sentence) if forced else 0
         so_far: Message = {"role": "assistant", "content": first.text + closing}
         second = self._post(

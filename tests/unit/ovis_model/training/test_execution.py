@@ -143,3 +143,9 @@ def test_liger_kernels_learn_what_the_plain_code_learns(world):
     liger = run(world, bf16=True, use_liger_kernel=True)
     assert liger.execution["liger"] == "rope, rms_norm, swiglu in the language model"
     assert liger.first_loss == pytest.approx(plain.first_loss, rel=1e-2)
+
+
+@on_a_cpu
+def test_a_training_refuses_what_it_cannot_do_before_it_looks_at_the_base_model(world, tmp_path):
+    with pytest.raises(ConfigError, match=r"^train: fp16 needs a GPU"):
+        run(world, fp16=True, ovis_pretrained_path=str(tmp_path / "no-model"))
