@@ -49,7 +49,7 @@ def test_dvc_stages_are_the_steps_in_order():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_stage_runs_its_own_step_and_depends_on_its_own_file(step):
-    assert DVC[step]["cmd"] == f"python -m tasks {step}"
+    assert DVC[step]["cmd"] == f"exec python -m tasks {step}"
     first, *others = DVC[step]["params"]
     assert first == step
     # Of another step's section single values only: its other values must not re-run this one.

@@ -17,7 +17,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 EGRESS = ROOT / "tests/support/egress"
 #: The user's own settings stay outside: they would lead out of the working tree.
-OUTSIDE = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "CRON")
+#: SHELL too: a service has none, and DVC then takes /bin/sh.
+OUTSIDE = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "CRON", "SHELL")
 #: A pipeline in seconds: few samples, a handful of optimizer steps, no floor in the gate.
 SMALL_SAMPLE = {
     "digits.train": {
