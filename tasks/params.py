@@ -136,5 +136,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: one section per step is expected, it holds {values!r}")
+        raise ConfigError(f"{path}: keys at the top level are expected, it holds {values!r}")
     return values

@@ -101,8 +101,8 @@ def test_a_quoted_number_names_the_line_and_the_remedy(tmp_path):
     ("text", "message"),
     [
         pytest.param("a: [1", "is not valid YAML", id="no YAML"),
-        pytest.param("- a\n- b\n", "one section per step is expected", id="a list"),
-        pytest.param("", "one section per step is expected", id="an empty file"),
+        pytest.param("- a\n- b\n", "keys at the top level are expected", id="a list"),
+        pytest.param("", "keys at the top level are expected", id="an empty file"),
     ],
 )
 def test_a_file_that_holds_no_sections_is_an_error(tmp_path, text, message):
