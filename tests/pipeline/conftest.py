@@ -33,10 +33,25 @@ def first_run(tmp_path_factory):
     return FirstRun(tree, output, second_output, changed, versions)
 
 
+@pytest.fixture(scope="session")
+def up_to_date(first_run):
+    """Hold the trees that no test has changed since they were brought up to date."""
+    return {first_run.tree.path}
+
+
 @pytest.fixture
-def tree(first_run):
-    """Give the tree of the first run, up to date, whatever the test before it did."""
+def settled_tree(first_run, up_to_date):
+    """Give the tree of the first run, up to date, to a test that changes nothing."""
     tree = first_run.tree
-    tree.run("git", "checkout", "--quiet", "--force", "main")
-    tree.run("dvc", "repro")
+    if tree.path not in up_to_date:
+        tree.run("git", "checkout", "--quiet", "--force", "main")
+        tree.run("dvc", "repro")
+        up_to_date.add(tree.path)
     return tree
+
+
+@pytest.fixture
+def tree(settled_tree, up_to_date):
+    """Give the tree of the first run, up to date, to a test that may do to it what it likes."""
+    up_to_date.remove(settled_tree.path)
+    return settled_tree

@@ -47,9 +47,9 @@ def test_a_second_run_runs_only_register_which_adds_nothing(first_run):
     assert first_run.changed_files == ""
 
 
-def test_a_run_leaves_dvc_up_to_date_and_no_process_behind(tree):
-    assert status(tree) == ONLY_REGISTER
-    assert tree.processes() == []
+def test_a_run_leaves_dvc_up_to_date_and_no_process_behind(settled_tree):
+    assert status(settled_tree) == ONLY_REGISTER
+    assert settled_tree.processes() == []
 
 
 def test_an_experiment_with_another_learning_rate_runs_train_and_what_follows(tree):
@@ -100,12 +100,12 @@ def test_one_more_sample_in_data_of_ones_own_runs_from_validate(tree):
         pytest.param(["dvc", "plots", "show"], id="plots show"),
     ],
 )
-def test_dvc_answers_on_a_clone_that_has_run(tree, command):
-    tree.run(*command)
+def test_dvc_answers_on_a_clone_that_has_run(settled_tree, command):
+    settled_tree.run(*command)
 
 
-def test_the_status_command_shows_the_table(tree):
-    shown = tree.run("python", "-m", "tasks.cli", "status", "--seconds", "75").stdout
+def test_the_status_command_shows_the_table(settled_tree):
+    shown = settled_tree.run("python", "-m", "tasks.cli", "status", "--seconds", "75").stdout
     for benchmark in ("digits_single", "digits_multi_image", "digits_video", "digits_grounding"):
         assert benchmark in shown
     # `previous` when the experiment of another test came first and its model was promoted.
@@ -113,7 +113,7 @@ def test_the_status_command_shows_the_table(tree):
     assert "1 min 15 s" in shown
 
 
-def test_the_champion_loads_from_the_registry_and_answers_a_question(tree):
+def test_the_champion_loads_from_the_registry_and_answers_a_question(settled_tree):
     code = (
         "import mlflow; from tasks import _mlflow\n"
         "mlflow.set_tracking_uri(_mlflow.setup())\n"
@@ -123,4 +123,4 @@ def test_the_champion_loads_from_the_registry_and_answers_a_question(tree):
         "question = {'question': 'Which digit is this?', 'image': str(image)}\n"
         "print('ANSWER', model.predict([question]))\n"
     )
-    assert "ANSWER [{'answer':" in tree.run("python", "-c", code).stdout
+    assert "ANSWER [{'answer':" in settled_tree.run("python", "-c", code).stdout

@@ -101,12 +101,11 @@ def test_an_exception_here_ends_the_whole_group_there(tmp_path):
     assert not is_alive(int(pid_file.read_text()))
 
 
-def test_a_child_that_ignores_sigterm_is_killed(monkeypatch):
-    monkeypatch.setattr(_processes, "GRACE_SECONDS", 0.5)
+def test_a_child_that_ignores_sigterm_is_killed():
     code = "import signal, time; signal.signal(15, 1); print('deaf', flush=True); time.sleep(60)"
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout.readline() == b"deaf\n"
-        _processes.end_group(process)
+        _processes.end_group(process, grace_seconds=0.5)
         assert process.wait() == -signal.SIGKILL
 
 
