@@ -282,4 +282,7 @@ class RegisterConfig(StepConfig):
     """Step 5: where the model is registered, and the gate it must pass."""
 
     model_name: str = Field(default="ovis2_5", pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    promotion: Literal["automatic", "by_approval"] = Field(
+        default="automatic", description="what follows a passing gate: the alias moves, or waits"
+    )
     gate: GateConfig = Field(default_factory=GateConfig)

@@ -15,8 +15,19 @@ from pathlib import Path
 
 from ovis_model.errors import CheckpointError, ConfigError, PromotionError
 from ovis_model.model_folder import verify_model_folder
-from ovis_model.promotion_log import ABANDONED, DONE, INTENT, Change, Entry, Event, Move
+from ovis_model.promotion_log import (
+    ABANDONED,
+    DONE,
+    INTENT,
+    Action,
+    Change,
+    Entry,
+    Event,
+    Move,
+)
 from ovis_model.registry import (
+    APPROVAL,
+    APPROVED,
     CHAMPION,
     FORCED,
     JUDGED_AGAINST,
@@ -26,8 +37,10 @@ from ovis_model.registry import (
     PASSED,
     PENDING,
     PREVIOUS,
+    REJECTED,
     VERDICT,
     VERDICT_KEY,
+    WAITING,
     Registry,
 )
 
@@ -64,6 +77,79 @@ def promote(  # noqa: PLR0913 - the conditions under which a champion is replace
     """
     if force and not reason.strip():
         raise ConfigError(f"--force needs a reason, which is kept: {_how_to_force(version)}")
+    reason = reason or "the gate let it pass"
+    return _make_champion(registry, version, "promote", files, reason, force, expected)
+
+
+def approve(registry: Registry, version: int, *, files: Path, reason: str) -> Entry | None:
+    """Make a version the champion on the word of a person, after the gate let it pass.
+
+    Args:
+        registry: The versions of one model.
+        version: Has passed the gate in a comparison with the present champion.  Whether it
+            still waits, or was rejected before, makes no difference: people may think again.
+        files: Folder with the files of versions, each under its digest.
+        reason: Who says so and why; kept in the log.
+
+    Returns:
+        The line of the log that says it is done; None if the version was champion already.
+
+    Raises:
+        ConfigError: Without a reason.
+        PromotionError: If the version may not become champion, or is not there, or the log was
+            changed.
+    """
+    _need_reason("approve", version, reason)
+    return _make_champion(registry, version, "approve", files, reason)
+
+
+def reject(registry: Registry, version: int, *, reason: str) -> Entry:
+    """Write down that a version that waits for approval does not get it; no alias moves.
+
+    Args:
+        registry: The versions of one model.
+        version: Waits for approval.
+        reason: Who says so and why, or that nobody answered in time; kept in the log.
+
+    Returns:
+        The line of the log.
+
+    Raises:
+        ConfigError: Without a reason.
+        PromotionError: If the version does not wait, or is not there, or the log was changed.
+    """
+    _need_reason("reject", version, reason)
+    with registry.lock():
+        recover(registry)
+        tags = registry.tags_of(version)
+        if tags.get(APPROVAL) != WAITING:
+            raise PromotionError(
+                f"version {version} does not wait for approval "
+                f"({APPROVAL}: {tags.get(APPROVAL, 'not set')}); `ovis rollback` takes a champion "
+                "back"
+            )
+        text = f"version {version}: {reason}"
+        entry = _write(registry, DONE, Change("reject", (), tags.get(VERDICT_KEY), text))
+        registry.set_tags(version, {APPROVAL: REJECTED})
+        return entry
+
+
+def _need_reason(command: str, version: int, reason: str) -> None:
+    if not reason.strip():
+        raise ConfigError(
+            f"this needs a reason, which is kept: `ovis {command} {version} --reason TEXT`"
+        )
+
+
+def _make_champion(  # noqa: PLR0913, PLR0917 - the conditions, and what to write down
+    registry: Registry,
+    version: int,
+    action: Action,
+    files: Path,
+    reason: str,
+    force: bool = False,
+    expected: int | None = None,
+) -> Entry | None:
     with registry.lock():
         recover(registry)
         tags = registry.tags_of(version)
@@ -73,17 +159,17 @@ def promote(  # noqa: PLR0913 - the conditions under which a champion is replace
         _compare(champion, expected)
         if not force:
             _ask_the_verdict(tags, version, champion)
+        if action == "promote" and not force:
+            _ask_the_people(tags, version)
         _check_files(files, tags, version)
-        return change(
-            registry,
-            Change(
-                "promote",
-                takeover(registry, version),
-                verdict=tags.get(VERDICT_KEY),
-                reason=reason or "the gate let it pass",
-                forced=force,
-            ),
+        wanted = Change(
+            action,
+            takeover(registry, version),
+            verdict=tags.get(VERDICT_KEY),
+            reason=reason,
+            forced=force,
         )
+        return change(registry, wanted)
 
 
 def rollback(
@@ -216,10 +302,11 @@ def _finish(registry: Registry, intent: Entry) -> Entry:
     for move in intent.moves:
         if held[move.alias] != move.after:
             registry.move_alias(move.alias, move.after)
-    if intent.forced:
-        for move in intent.moves:
-            if move.alias == CHAMPION and move.after is not None:
-                registry.set_tags(move.after, {FORCED: intent.reason})
+    noted = {FORCED: intent.reason} if intent.forced else {}
+    noted |= {APPROVAL: APPROVED} if intent.action == "approve" else {}
+    for move in intent.moves:
+        if noted and move.alias == CHAMPION and move.after is not None:
+            registry.set_tags(move.after, noted)
     return _write(registry, DONE, _wanted(intent), of=intent.number)
 
 
@@ -268,6 +355,17 @@ def _ask_the_verdict(tags: dict[str, str], version: int, champion: int | None) -
     raise PromotionError(
         f"version {version} {problem}. To promote it all the same: {_how_to_force(version)}"
     )
+
+
+def _ask_the_people(tags: dict[str, str], version: int) -> None:
+    """Refuse a version on which a person has the last word, and has not said yes."""
+    said = tags.get(APPROVAL)
+    if said in (WAITING, REJECTED):
+        raise PromotionError(
+            f"version {version} {'waits for approval' if said == WAITING else 'was rejected'}: "
+            f"`ovis approve {version} --reason TEXT` makes it the {CHAMPION}; `ovis promotions` "
+            "says what was said so far"
+        )
 
 
 def _check_files(files: Path, tags: dict[str, str], version: int) -> None:

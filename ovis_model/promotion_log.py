@@ -36,7 +36,7 @@ Event = Literal["intent", "done", "abandoned"]
 INTENT: Event = "intent"
 DONE: Event = "done"
 ABANDONED: Event = "abandoned"
-Action = Literal["register", "promote", "rollback", "restart"]
+Action = Literal["register", "promote", "rollback", "restart", "approve", "reject"]
 
 
 class Move(BaseModel):

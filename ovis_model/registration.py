@@ -33,6 +33,7 @@ from ovis_model.promotion import change, recover, takeover
 from ovis_model.promotion_log import Change, Move
 from ovis_model.registry import (
     ALIASES,
+    APPROVAL,
     BASE_DIGEST,
     CHALLENGER,
     CHAMPION,
@@ -41,6 +42,7 @@ from ovis_model.registry import (
     JUDGED_AGAINST,
     MODEL_DIGEST,
     NO_CHAMPION,
+    NOT_ASKED,
     OBJECTIONS,
     PASSED,
     PENDING,
@@ -48,6 +50,7 @@ from ovis_model.registry import (
     SCORES,
     VERDICT,
     VERDICT_KEY,
+    WAITING,
     Registry,
 )
 from ovis_model.reports import Report, write_text
@@ -169,6 +172,7 @@ class RegisterReport(Report):
     version: int
     model_digest: str
     promoted: bool
+    waits_for_approval: bool = False
     objections: list[str]
     aliases: list[str]
     champion: int | None
@@ -217,7 +221,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
     with registry.lock():
         recover(registry)
         version = _enter(facts, keep_files(model, store / digest), registry)
-        objections = _settle(config.gate, version, facts, registry)
+        objections = _settle(config, version, facts, registry)
         write_text(card, render_card(facts, objections))
         _drop_unaliased(store, registry)
         return _report(facts, version, objections, registry)
@@ -255,7 +259,7 @@ def _enter(facts: Facts, kept: Path, registry: Registry) -> int:
     return version
 
 
-def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) -> list[str]:
+def _settle(config: RegisterConfig, version: int, facts: Facts, registry: Registry) -> list[str]:
     """Judge the version and move the aliases, unless this verdict was given before.
 
     The verdict comes first, marked as pending; then the aliases move; then the mark is taken
@@ -266,6 +270,7 @@ def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) ->
         The objections; none means that the gate let it pass.
     """
     scores = {name: one.model_dump(mode="json") for name, one in facts.benchmarks.items()}
+    gate = config.gate
     key = digest_of([facts.model_digest, facts.protocol, scores, gate.model_dump()])
     tags = registry.tags_of(version)
     if tags.get(VERDICT_KEY) == key:
@@ -278,7 +283,9 @@ def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) ->
             registry.set_tags(version, {VERDICT_KEY: PENDING})
         verdict = decide(facts.benchmarks, _scores_to_beat(registry, version, champion), gate)
         registry.describe(version, render_card(facts, verdict.objections))
+        asks = verdict.promote and config.promotion == "by_approval" and champion != version
         tags = {
+            **({APPROVAL: WAITING if asks else NOT_ASKED} if asks or APPROVAL in tags else {}),
             SCORES: json.dumps(scores, sort_keys=True),
             VERDICT: PASSED if verdict.promote else REFUSED,
             OBJECTIONS: json.dumps(verdict.objections),
@@ -288,9 +295,11 @@ def _settle(gate: GateConfig, version: int, facts: Facts, registry: Registry) ->
         registry.set_tags(version, tags)
     passed = tags[VERDICT] == PASSED
     moves = [Move.of(CHALLENGER, registry.version_at(CHALLENGER), version)]
-    if passed:
+    waits = tags.get(APPROVAL) == WAITING
+    if passed and not waits:
         moves += takeover(registry, version)
     reason = f"the gate {'let it pass' if passed else 'refused it'}"
+    reason += ", and it waits for approval" if waits else ""
     change(registry, Change("register", moves, verdict=key, reason=reason))
     registry.set_tags(version, {VERDICT_KEY: key})
     return list(json.loads(tags[OBJECTIONS]))
@@ -327,6 +336,7 @@ def _report(
         version=version,
         model_digest=facts.model_digest,
         promoted=promoted,
+        waits_for_approval=not promoted and registry.tags_of(version).get(APPROVAL) == WAITING,
         objections=objections,
         aliases=[alias for alias, holder in holders.items() if holder == version],
         champion=holders[CHAMPION],

@@ -37,7 +37,11 @@ PENDING = "pending:"
 #: Why a version became champion although the gate did not let it pass.
 FORCED = "ovis.forced"
 
+#: Where a person has the last word: whether they were asked and what they said.
+APPROVAL = "ovis.approval"
+
 PASSED, REFUSED = "passed", "refused"
+WAITING, APPROVED, REJECTED, NOT_ASKED = "waiting", "approved", "rejected", "not asked"
 #: Versions count from 1.
 NO_CHAMPION = 0
 

@@ -1,7 +1,9 @@
-"""`ovis promote`, `ovis rollback`, `ovis promotions`: which version is the champion, and why.
+"""`ovis promote`, `approve`, `reject`, `rollback`, `promotions`: who is the champion, and why.
 
 ovis promote 3
 ovis promote 3 --force --reason "the floor was set too high"
+ovis approve 3 --reason "read twenty answers"
+ovis reject 3 --reason "it is rude"
 ovis rollback --reason "answers are too long"
 ovis promotions
 """
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def add_parsers(commands: Any) -> None:
-    """Add the three commands to those of `ovis`.
+    """Add the five commands to those of `ovis`.
 
     Args:
         commands: What `add_subparsers` returned.
@@ -34,6 +36,13 @@ def add_parsers(commands: Any) -> None:
     one.add_argument("version", type=int, help="its number in the registry")
     one.add_argument("--force", action="store_true", help="against the gate; needs a reason")
     _add_conditions(one)
+    for name, text in (
+        ("approve", "make a version the champion that passed the gate and waits for approval"),
+        ("reject", "refuse approval; no alias moves, and the log keeps who and why"),
+    ):
+        word: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        word.add_argument("version", type=int, help="its number in the registry")
+        word.add_argument("--reason", default="", help="needed; kept in the log")
     text = "make the previous champion the champion again"
     _add_conditions(commands.add_parser("rollback", help=text, description=text))
     text = "who moved which alias, when and why; checks that nobody changed the record"
@@ -59,7 +68,7 @@ def promote(options: argparse.Namespace) -> None:
         ConfigError: If it is forced without a reason, or params.yaml or the store cannot be used.
         PromotionError: If it may not become champion.
     """
-    registry, files = _registry()
+    registry, files = open_registry()
     done = promotion.promote(
         registry,
         options.version,
@@ -68,7 +77,35 @@ def promote(options: argparse.Namespace) -> None:
         force=options.force,
         expected=options.expect,
     )
-    _say([f"version {options.version} is the champion already"] if done is None else _tell(done))
+    _say(tell_promotion(options.version, done))
+
+
+def approve(options: argparse.Namespace) -> None:
+    """Make a version the champion that waits for approval.
+
+    Raises:
+        ConfigError: Without a reason, or if params.yaml or the store cannot be used.
+        PromotionError: If it may not become champion.
+    """
+    registry, files = open_registry()
+    done = promotion.approve(registry, options.version, files=files, reason=options.reason)
+    _say(tell_promotion(options.version, done))
+
+
+def reject(options: argparse.Namespace) -> None:
+    """Refuse approval to a version that waits for it.
+
+    Raises:
+        ConfigError: Without a reason, or if params.yaml or the store cannot be used.
+        PromotionError: If it does not wait.
+    """
+    registry, _ = open_registry()
+    _say(tell(promotion.reject(registry, options.version, reason=options.reason)))
+
+
+def tell_promotion(version: int, done: Entry | None) -> list[str]:
+    """Say in lines what a promotion did."""
+    return [f"version {version} is the champion already"] if done is None else [*tell(done)]
 
 
 def rollback(options: argparse.Namespace) -> None:
@@ -78,11 +115,11 @@ def rollback(options: argparse.Namespace) -> None:
         ConfigError: If params.yaml or the store cannot be used.
         PromotionError: If there is nothing to go back to.
     """
-    registry, files = _registry()
+    registry, files = open_registry()
     done = promotion.rollback(
         registry, files=files, reason=options.reason, expected=options.expect
     )
-    _say(_tell(done))
+    _say(tell(done))
 
 
 def promotions(options: argparse.Namespace) -> None:
@@ -92,9 +129,9 @@ def promotions(options: argparse.Namespace) -> None:
         ConfigError: If params.yaml or the store cannot be used, or a new log has no reason.
         PromotionError: If the log was changed, or an alias was moved past it.
     """
-    registry, _ = _registry()
+    registry, _ = open_registry()
     if options.restart:
-        _say(_tell(promotion.restart(registry, options.reason)))
+        _say(tell(promotion.restart(registry, options.reason)))
         return
     with registry.lock():
         entries = promotion.recover(registry)
@@ -102,7 +139,7 @@ def promotions(options: argparse.Namespace) -> None:
         strays = promotion.moved_elsewhere(registry, entries)
     for entry in entries:
         if entry.event != "intent":  # the line that ends it says the same and more
-            _say(_tell(entry))
+            _say(tell(entry))
     _say([f"{len(entries)} lines in {registry.promotions.path}, none changed"])
     _say([", ".join(f"{alias} {version or 'nowhere'}" for alias, version in held.items())])
     if strays:
@@ -112,7 +149,7 @@ def promotions(options: argparse.Namespace) -> None:
         )
 
 
-def _registry() -> tuple["MlflowRegistry", Path]:
+def open_registry() -> tuple["MlflowRegistry", Path]:
     """Return the registry that params.yaml names, and where its versions keep their files."""
     name = Params.read().register_.model_name
     # Imported here: mlflow takes seconds, which `ovis status` need not wait for.
@@ -121,7 +158,8 @@ def _registry() -> tuple["MlflowRegistry", Path]:
     return MlflowRegistry(name), KEPT_MODELS / name
 
 
-def _tell(entry: Entry) -> Iterator[str]:
+def tell(entry: Entry) -> Iterator[str]:
+    """Say in lines what a line of the log says."""
     how = entry.action if entry.event == "done" else f"{entry.action} ({entry.event})"
     moves = ", ".join(map(str, entry.moves)) or "no alias moved"
     forced = " by force" if entry.forced else ""

@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         "eval": lambda: _eval.evaluate(options),
         "compare": lambda: _compare.compare_runs(options),
         "promote": lambda: _promotions.promote(options),
+        "approve": lambda: _promotions.approve(options),
+        "reject": lambda: _promotions.reject(options),
         "rollback": lambda: _promotions.rollback(options),
         "promotions": lambda: _promotions.promotions(options),
         "lineage": lambda: _lineage.lineage(options),

@@ -6,21 +6,26 @@ from ovis_model.errors import ConfigError, PromotionError
 from ovis_model.model_folder import verify_model_folder
 from ovis_model.promotion import (
     Change,
+    approve,
     change,
     moved_elsewhere,
     promote,
     recover,
+    reject,
     restart,
     rollback,
 )
 from ovis_model.promotion_log import Move
 from ovis_model.registry import (
+    APPROVAL,
+    APPROVED,
     FORCED,
     JUDGED_AGAINST,
     MODEL_DIGEST,
     OBJECTIONS,
     VERDICT,
     VERDICT_KEY,
+    WAITING,
 )
 from tests.support.registry import MemoryRegistry, write_model
 
@@ -199,3 +204,56 @@ def test_a_move_to_where_an_alias_is_writes_nothing(registry):
     assert change(registry, wanted) is None
     assert registry.promotions.path.read_bytes() == before
     assert moved_elsewhere(registry, registry.promotions.read()) == []
+
+
+# ---- approval -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(registry):
+    registry.set_tags(2, {APPROVAL: WAITING})
+    return registry
+
+
+def test_a_version_that_waits_is_promoted_by_approval_and_by_nothing_less(waiting, files):
+    with pytest.raises(PromotionError, match=r"version 2 waits for approval: `ovis approve 2 --r"):
+        promote(waiting, 2, files=files, reason="in a hurry")
+    with pytest.raises(ConfigError, match="needs a reason, which is kept: `ovis approve 2 --reas"):
+        approve(waiting, 2, files=files, reason=" ")
+    done = approve(waiting, 2, files=files, reason="read twenty answers")
+    assert waiting.aliases == {"champion": 2, "previous": 1}
+    assert (done.action, done.who, done.reason) == ("approve", "tester", "read twenty answers")
+    assert waiting.tags_of(2)[APPROVAL] == APPROVED
+    assert approve(waiting, 2, files=files, reason="again") is None
+
+
+def test_approval_does_not_replace_the_gate(registry, files):
+    with pytest.raises(PromotionError, match="version 3 was refused by the gate: too bad"):
+        approve(registry, 3, files=files, reason="I like it")
+
+
+def test_a_rejection_moves_nothing_is_kept_and_can_be_thought_over(waiting, files):
+    entry = reject(waiting, 2, reason="it is rude")
+    assert waiting.aliases == {"champion": 1}
+    assert (entry.action, entry.moves, entry.reason) == ("reject", (), "version 2: it is rude")
+    assert waiting.promotions.read()[-1] == entry
+    with pytest.raises(PromotionError, match=r"version 2 was rejected: `ovis approve 2 --reason"):
+        promote(waiting, 2, files=files)
+    with pytest.raises(PromotionError, match=r"version 2 does not wait for approval \(ovis.appr"):
+        reject(waiting, 2, reason="again")
+    approve(waiting, 2, files=files, reason="it is not that rude")
+    assert waiting.aliases["champion"] == 2
+
+
+def test_force_passes_over_a_missing_approval_too(waiting, files):
+    assert promote(waiting, 2, files=files, force=True, reason="all are on holiday").forced
+
+
+def test_an_approval_that_died_before_its_alias_moved_is_finished(waiting, monkeypatch, files):
+    with monkeypatch.context() as crash:
+        crash.setattr(MemoryRegistry, "move_alias", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            approve(waiting, 2, files=files, reason="fine")
+    recover(waiting)
+    assert waiting.aliases["champion"] == 2
+    assert waiting.tags_of(2)[APPROVAL] == APPROVED
