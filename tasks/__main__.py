@@ -8,10 +8,14 @@ import importlib
 import logging
 import signal
 import sys
+from functools import partial
+from types import TracebackType
 
 from ovis_model.errors import ConfigError, OvisError, StageStopped
 from ovis_model.training import exit_codes
 from tasks import STEPS, _processes, environment
+from tasks.masking import mask_logging, masked, masked_traceback
+from tasks.notifications import is_told_by_a_flow, notify
 from tasks.params import Params
 
 USAGE = f"usage: python -m tasks {{{','.join(STEPS)}}}"
@@ -27,24 +31,45 @@ def main(arguments: list[str]) -> int:
     _processes.die_with_parent(signal.SIGTERM)
     _processes.stop_cleanly_on_signals()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    mask_logging()
+    sys.excepthook = partial(_unexpected, step)
     try:
         params = Params.read()
         # One step's imports, not five: DVC starts this once per stage.
         importlib.import_module(f"tasks.{step}").run(params)
     except ConfigError as error:
-        print(f"{step}: {error}", file=sys.stderr)
+        _say(f"{step}: {error}")
+        _tell(step, str(error))
         return 2
     except StageStopped as stop:
-        print(f"{step}: {stop}", file=sys.stderr)
+        _say(f"{step}: {stop}")
         return exit_codes.STOPPED
     except OvisError as error:
-        print(f"{step} failed: {error}", file=sys.stderr)
+        _say(f"{step} failed: {error}")
+        _tell(step, str(error))
         return 1
     except KeyboardInterrupt as interrupt:
         name = str(interrupt) or "SIGINT"
-        print(f"{step} was stopped by {name}; the next run goes on from here", file=sys.stderr)
+        _say(f"{step} was stopped by {name}; the next run goes on from here")
         return 128 + signal.Signals[name]
     return 0
+
+
+def _say(text: str) -> None:
+    print(masked(text), file=sys.stderr, flush=True)
+
+
+def _tell(step: str, text: str) -> None:
+    if not is_told_by_a_flow():
+        notify("failure", f"{step} failed", text, {"step": step})
+
+
+def _unexpected(
+    step: str, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say and tell what no sentence of ours foresaw."""
+    _say(masked_traceback(kind, error, trace))
+    _tell(step, f"{kind.__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.reports import sha256_of_file
+from tasks._account import account
 from tasks._lineage import describe_sample
 from tasks.params import Params
 
@@ -50,7 +51,7 @@ def forget(options: argparse.Namespace) -> None:
     params = Params.read()
     raw_data = Path(params.validation.raw_data)
     # Imported here: mlflow takes seconds, which `ovis status` need not wait for.
-    from tasks._registry import MlflowRegistry, account  # noqa: PLC0415
+    from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     registry = MlflowRegistry(params.register_.model_name)  # an error here leaves the data alone
     removed = _remove(raw_data, params, options.id, {"who": account(), "reason": options.reason})

@@ -7,8 +7,6 @@ fetched before a change, sent after each line.  Two machines that change such a 
 moment are not kept apart; the next command notices, because the two logs differ.
 """
 
-import os
-import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -18,6 +16,7 @@ from tempfile import TemporaryDirectory
 from ovis_model.errors import PromotionError
 from ovis_model.promotion_log import PromotionLog
 from ovis_model.registry import INPUTS_DIGEST, MODEL_DIGEST
+from tasks._account import account
 from tasks._mlflow import (
     MlflowClient,
     MlflowException,
@@ -57,19 +56,6 @@ LOG_RUN = "ovis.promotions_run"
 #: Where files that belong to a version lie among those of its run.
 KEPT_FOLDER = "lineage"
 VERSIONS_PER_PAGE = 1000
-#: Whose job it is that runs here, where CI says so.
-CI_ACCOUNTS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_REQUESTEDFOR")
-
-
-def account() -> str:
-    """Return who is doing this: the person a CI job runs for, else the account of this process."""
-    for name in CI_ACCOUNTS:
-        if os.environ.get(name):
-            return os.environ[name]
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container may run as a number that has no name
-        return f"uid {os.getuid()}"
 
 
 class MlflowRegistry:

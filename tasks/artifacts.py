@@ -33,6 +33,8 @@ PREDICTIONS = REPORTS / "predictions"
 EVALUATE_RESUME = REPORTS / ".resume"
 REGISTER_REPORT = REPORTS / "register.json"
 MODEL_CARD = REPORTS / "model_card.md"
+#: What people were told, one JSON object per line; holds times, so no stage reads it.
+NOTIFICATIONS = REPORTS / "notifications.jsonl"
 
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")

@@ -4,12 +4,14 @@ Kept apart from params.yaml because nothing here changes what a run computes, so
 depends on it.
 """
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ovis_model.config import StepConfig
+from ovis_model.errors import ConfigError
 from tasks.artifacts import OPERATIONS
 from tasks.params import read_yaml
 
@@ -21,10 +23,55 @@ class ScheduleConfig(StepConfig):
     timezone: str = "UTC"
 
 
+#: What somebody may want to hear of.
+Kind = Literal["failure", "gate_refused", "drift", "promoted", "rolled_back", "approval"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class ChannelConfig(StepConfig):
+    """Which events one channel tells."""
+
+    kinds: tuple[Kind, ...] = KINDS
+
+
+class AddressConfig(ChannelConfig):
+    """A channel to somewhere else; silent while its environment variable is not set."""
+
+    address: str = Field(description="environment variable that holds the address, a secret")
+
+    @field_validator("address")
+    @classmethod
+    def _names_a_variable(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            # Not a ValueError, which would be told with the value: it may be the secret itself.
+            raise ConfigError(
+                "operations.yaml: notify: `address` must be the name of an environment variable, "
+                "such as OVIS_WEBHOOK; the address itself is a secret and belongs into that "
+                "variable"
+            )
+        return name
+
+
+class NotifyConfig(StepConfig):
+    """Whom to tell, and of what."""
+
+    project: str = Field(default="", description="the working tree's folder if empty")
+    log: ChannelConfig = Field(default_factory=ChannelConfig)
+    file: ChannelConfig = Field(default_factory=ChannelConfig)
+    webhook: AddressConfig = Field(default_factory=lambda: AddressConfig(address="OVIS_WEBHOOK"))
+    slack: AddressConfig = Field(
+        default_factory=lambda: AddressConfig(address="OVIS_SLACK_WEBHOOK")
+    )
+    seconds: float = Field(
+        default=5.0, gt=0, le=60, description="how long all addresses together may take"
+    )
+
+
 class Operations(StepConfig):
     """All sections; one that is left out has its defaults."""
 
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
 
     @classmethod
     def read(cls, path: Path = OPERATIONS) -> Self:
