@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovis_model.errors import CheckpointError, list_examples
-from ovis_model.reports import sha256_of_file
+from ovis_model.reports import PICKLES, sha256_of_file
 
 MANIFEST = "manifest.json"
 
@@ -21,8 +21,8 @@ def verify_model_folder(folder: Path) -> str:
     """Compare every file with the folder's manifest and return the model's digest.
 
     Raises:
-        CheckpointError: Naming files that are missing, have changed, or are not listed; a file
-            that is not listed could be code.
+        CheckpointError: Naming files that are missing, have changed, or are not listed, for a
+            file that is not listed could be code; and pickles, listed or not.
     """
     listed = _read_listing(folder)
     found = {
@@ -31,12 +31,18 @@ def verify_model_folder(folder: Path) -> str:
         if path.is_file() and path != folder / MANIFEST
     }
     missing, unlisted = sorted(listed.keys() - found), sorted(found - listed.keys())
+    pickles = sorted(name for name in found if Path(name).suffix in PICKLES)
     changed = sorted(
         name for name in found & listed.keys() if sha256_of_file(folder / name) != listed[name]
     )
     complaints = [
         f"{what}: {list_examples(names)}"
-        for what, names in (("missing", missing), ("changed", changed), ("unlisted", unlisted))
+        for what, names in (
+            ("missing", missing),
+            ("changed", changed),
+            ("unlisted", unlisted),
+            ("runs code when it is read", pickles),
+        )
         if names
     ]
     if complaints:

@@ -161,7 +161,7 @@ def _make_champion(  # noqa: PLR0913, PLR0917 - the conditions, and what to writ
             _ask_the_verdict(tags, version, champion)
         if action == "promote" and not force:
             _ask_the_people(tags, version)
-        _check_files(files, tags, version)
+        _check_files(registry, files, tags, version)
         wanted = Change(
             action,
             takeover(registry, version),
@@ -203,7 +203,7 @@ def rollback(
                 "VERSION`"
             )
         tags = registry.tags_of(previous)
-        _check_files(files, tags, previous)
+        _check_files(registry, files, tags, previous)
         moves = [Move.of(CHAMPION, champion, previous), Move.of(PREVIOUS, previous, None)]
         done = change(
             registry,
@@ -368,8 +368,16 @@ def _ask_the_people(tags: dict[str, str], version: int) -> None:
         )
 
 
-def _check_files(files: Path, tags: dict[str, str], version: int) -> None:
+def _check_files(registry: Registry, files: Path, tags: dict[str, str], version: int) -> None:
     """Refuse a version that could not be loaded."""
+    try:
+        if registry.check_upload(version):
+            return
+    except PromotionError as error:
+        raise PromotionError(
+            f"version {version} cannot be the {CHAMPION}: {error}. Delete the version in MLflow; "
+            "where its model is, `make register` uploads it again"
+        ) from error
     digest = tags.get(MODEL_DIGEST, "")
     folder = files / digest
     if not digest or not folder.is_dir():

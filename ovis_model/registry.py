@@ -63,7 +63,15 @@ class Registry(Protocol):
         ...
 
     def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
-        """Enter a model folder, by reference, in one step with its tags."""
+        """Enter a model folder in one step with its tags."""
+        ...
+
+    def check_upload(self, version: int) -> bool:
+        """Say whether the store holds this version's files; if it does, look through them.
+
+        Raises:
+            PromotionError: If they are not what was uploaded.
+        """
         ...
 
     def tags_of(self, version: int) -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 READ_BLOCK_BYTES = 1 << 20
+#: Endings of files that can run code when they are read.
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"})
 
 
 class Report(BaseModel):

@@ -27,6 +27,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 import mlflow
+import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
@@ -36,7 +37,9 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ovis_model.errors import ConfigError
+from tasks._store import database_lock
 from tasks.artifacts import MLFLOW_HOME
+from tasks.masking import masked
 
 # What begins with a capital or is MLflow's is for _registry.py and _serving.py.
 __all__ = [
@@ -63,6 +66,8 @@ DATABASE = "mlflow.db"
 #: sha256 of `git diff HEAD --binary`, stripped, where tracked files differ from the commit.
 GIT_DIFF = "ovis.git_diff"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+#: MLflow's own name, too: where the files of runs and versions are, if no server decides.
+ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
 #: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
 DATASET_DIGEST_LENGTH = 36
 MAX_PER_BATCH = 100
@@ -93,7 +98,7 @@ def setup() -> str:
     """
     local = f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
     uri = os.environ.get(TRACKING_URI) or local
-    with locked("setup"):
+    with locked("setup"), database_lock(uri):
         if uri == local and not (MLFLOW_HOME / DATABASE).exists():
             _create_database()
         try:
@@ -102,28 +107,18 @@ def setup() -> str:
                 client.create_experiment(EXPERIMENT, _artifact_location(uri))
         except MlflowException as error:
             raise ConfigError(
-                f"the MLflow store {without_password(uri)} cannot be used: {error}. Start it, or "
-                f"unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
-            ) from error
+                masked(f"the MLflow store {uri} cannot be used: {error}")
+                + f". Start it, or unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
+            ) from None  # the cause may show who logs in, and how
     return uri
-
-
-def without_password(uri: str) -> str:
-    """Leave out who logs in, and how, from an address that goes into a message.
-
-    Example:
-        >>> without_password("https://me:secret@mlflow.example:5000/api")
-        'https://mlflow.example:5000/api'
-    """
-    scheme, mark, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _artifact_location(uri: str) -> str | None:
     """Return where a new experiment keeps its files; a server decides for itself."""
     if uri.startswith(("http://", "https://")):
         return None
+    if os.environ.get(ARTIFACT_ROOT):
+        return os.environ[ARTIFACT_ROOT]
     return (MLFLOW_HOME / "artifacts").resolve().as_uri()
 
 

@@ -1,10 +1,11 @@
 """The registry of models in MLflow, with the log of its promotions.
 
 The log is a file.  Of a store in an sqlite file, it and the lock are beside that file, so every
-process that can open the store shares them.  Of any other store (a server, PostgreSQL) the lock
-is this working tree's, and the file is a copy of what the store keeps as an artifact of a run:
-fetched before a change, sent after each line.  Two machines that change such a store in the same
-moment are not kept apart; the next command notices, because the two logs differ.
+process that can open the store shares them.  Of any other store the file is a copy of what the
+store keeps as an artifact of a run: fetched before a change, sent after each line.  Where
+MLFLOW_TRACKING_URI names a PostgreSQL database, that keeps the lock, for all machines.  A server
+keeps none: two machines that change its registry in the same moment are not kept apart; the next
+command notices, because the two logs differ.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ from tasks._mlflow import (
     run_of,
     setup,
 )
+from tasks._store import database_lock, folder_of, is_this_machines
+from tasks._version_files import CHECKPOINT, UPLOADED_BYTES, check_upload, count_bytes, model_id_of
 from tasks.artifacts import MLFLOW_HOME
 
 #: The code of a version, by reference: MLflow keeps a copy of this file, which calls ours.
@@ -55,6 +58,11 @@ LOG_HEAD = "ovis.promotions_head"
 LOG_RUN = "ovis.promotions_run"
 #: Where files that belong to a version lie among those of its run.
 KEPT_FOLDER = "lineage"
+#: The whole card, of which a version's description holds the beginning.
+CARD = "model_card.md"
+#: Longer descriptions are refused by PostgreSQL, where sqlite takes them.
+MAX_DESCRIPTION = 5000
+CUT = f"\n\n... (the rest is in the version's file {CARD})"
 VERSIONS_PER_PAGE = 1000
 
 
@@ -65,7 +73,7 @@ class MlflowRegistry:
         self._name = model_name
         self._uri = setup()
         self._client = MlflowClient(tracking_uri=self._uri)
-        folder = _folder_of(self._uri)
+        folder = folder_of(self._uri)
         self._is_file = folder is not None
         self._home = folder or MLFLOW_HOME
         self._log = PromotionLog(self._home / "promotions" / f"{model_name}.jsonl", who=account())
@@ -77,8 +85,12 @@ class MlflowRegistry:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep out other processes that write to this store, or to it from this working tree."""
-        with locked("registry", self._home):
+        """Keep out others that write to this store, as far as it can be done: see above.
+
+        Raises:
+            ConfigError: If the database that keeps the lock cannot be used.
+        """
+        with locked("registry", self._home), database_lock(self._uri):
             yield
 
     def find_version(self, tag: str, value: str) -> int | None:
@@ -89,16 +101,23 @@ class MlflowRegistry:
         return min((int(one.version) for one in found), default=None)
 
     def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
-        """Enter a model folder by reference: its place and digest, not its weights.
+        """Enter a model folder: by reference, or with its files where others must reach them.
 
-        The version appears with its tags in one step, so it is never there without its digest.
+        The version appears with its tags in one step, so it is never there without its digest,
+        nor before its files are.
         """
         run = run_of(self._client, tags[INPUTS_DIGEST])
         self._create()
+        place = {"model_digest": tags[MODEL_DIGEST]}
+        files = None
+        if self._keeps_files_elsewhere(run):
+            files = {CHECKPOINT: str(model.resolve())}
+            tags = {**tags, UPLOADED_BYTES: str(count_bytes(model))}
+        else:
+            place[CHECKPOINT] = str(model.resolve())
         entry = self._client.create_logged_model(
             run.info.experiment_id, self._name, source_run_id=run.info.run_id, tags=dict(tags)
         )
-        place = {"checkpoint": str(model.resolve()), "model_digest": tags[MODEL_DIGEST]}
         # Without a local suffix such as +cpu, which no package index has.
         requirements = [f"{one}=={installed_version(one).split('+')[0]}" for one in REQUIREMENTS]
         # Even the client looks for what it was told by id in the default store.
@@ -106,6 +125,7 @@ class MlflowRegistry:
             mlflow.pyfunc.log_model(
                 model_id=entry.model_id,
                 python_model=str(SERVING),
+                artifacts=files,
                 model_config=place,
                 input_example=EXAMPLE,
                 pip_requirements=requirements,
@@ -118,6 +138,22 @@ class MlflowRegistry:
                 model_id=entry.model_id,
             )
         return int(version.version)
+
+    def _keeps_files_elsewhere(self, run: Run) -> bool:
+        return not (self._is_file and is_this_machines(run.info.artifact_uri))
+
+    def check_upload(self, version: int) -> bool:
+        """Say whether the store holds this version's files; if it does, look through them.
+
+        Raises:
+            PromotionError: If they are not what was uploaded.
+        """
+        found = self._version(version)
+        if UPLOADED_BYTES not in found.tags:
+            return False
+        with as_default_store(self._uri):
+            check_upload(self._client, found)
+        return True
 
     def tags_of(self, version: int) -> dict[str, str]:
         """Return a version's tags.
@@ -133,7 +169,14 @@ class MlflowRegistry:
             self._client.set_model_version_tag(self._name, str(version), key, value)
 
     def describe(self, version: int, text: str) -> None:
-        """Replace a version's description."""
+        """Replace a version's description, and the file that has all of a longer one."""
+        model_id = model_id_of(self._version(version))
+        with TemporaryDirectory() as folder:
+            card = Path(folder) / CARD
+            card.write_text(text, encoding="utf-8")
+            self._client.log_model_artifact(model_id, str(card))
+        if len(text) > MAX_DESCRIPTION:
+            text = text[: MAX_DESCRIPTION - len(CUT)] + CUT
         self._client.update_model_version(self._name, str(version), description=text)
 
     def version_at(self, alias: str) -> int | None:
@@ -237,16 +280,3 @@ class MlflowRegistry:
     def _registered(self) -> RegisteredModel | None:
         found = self._client.search_registered_models(f"name = '{self._name}'")
         return found[0] if found else None
-
-
-def _folder_of(uri: str) -> Path | None:
-    """Return the folder of the file that a store lives in; None if it is not a file.
-
-    Example:
-        >>> _folder_of("sqlite:////srv/mlflow/mlflow.db").as_posix()
-        '/srv/mlflow'
-        >>> _folder_of("https://mlflow.example") is None
-        True
-    """
-    scheme, _, path = uri.partition(":///")
-    return Path(path).parent if scheme == "sqlite" and path else None

@@ -2,21 +2,27 @@
 
     mlflow.pyfunc.load_model("models:/ovis2_5@champion").predict([{"question": "..."}])
 
-The copy calls this project's code and reads the weights from where they were when the version
-was registered.  Both are needed to load it; every file is checked against its digest first.
+The copy calls this project's code, which has to be installed, and reads the weights from where
+they were when the version was registered, or from what was uploaded with it.  Every file is
+checked against its digest first.
 """
 
+import os
 from pathlib import Path
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from ovis_model.errors import CheckpointError, DataError
+from ovis_model.errors import CheckpointError, DataError, OvisError
 from ovis_model.inference.ovis25_inference import Ovis25Inference
-from ovis_model.inference.pictures import URL_PREFIXES, open_picture
+from ovis_model.inference.pictures import URL_PREFIXES, names_a_file, open_picture
 from ovis_model.inference.results import InferenceResult
 from ovis_model.model_folder import verify_model_folder
-from tasks._mlflow import PythonModel, PythonModelContext, set_model
+from tasks._mlflow import MlflowException, PythonModel, PythonModelContext, set_model
+from tasks._version_files import CHECKPOINT
+
+#: `mlflow models serve` sets this to "true".
+SERVED = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
 class Question(BaseModel):
@@ -25,7 +31,7 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     question: str
-    image: str | None = Field(default=None, description="a path, or a data: URL in base64")
+    image: str | None = Field(default=None, description="a data: URL, base64, or a path here")
     enable_thinking: bool = True
     thinking_budget: int | None = Field(
         default=None, description="tokens; None lets the thought end by itself"
@@ -44,7 +50,8 @@ class RegisteredOvis(PythonModel):
         Raises:
             CheckpointError: If the files are gone, or are not the ones that were registered.
         """
-        folder = Path(context.model_config["checkpoint"])
+        uploaded = (context.artifacts or {}).get(CHECKPOINT)
+        folder = Path(uploaded or context.model_config[CHECKPOINT])
         expected = context.model_config["model_digest"]
         if not folder.is_dir():
             raise CheckpointError(
@@ -68,9 +75,13 @@ class RegisteredOvis(PythonModel):
             For each question its `answer`, and the `thinking` before it ("" if there is none).
 
         Raises:
-            DataError: If an image cannot be read.
+            MlflowException: If a question cannot be asked as it is. A server answers 400 then,
+                with its text; any other error would reach the asker as a traceback.
         """
-        results = [self._ask(one) for one in model_input]
+        try:
+            results = [self._ask(one) for one in model_input]
+        except (OvisError, ValueError) as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
         return [{"answer": one.answer, "thinking": one.thinking} for one in results]
 
     def _ask(self, one: Question) -> InferenceResult:
@@ -82,13 +93,18 @@ class RegisteredOvis(PythonModel):
 
 
 def read_image(source: str) -> Image.Image:
-    """Read an image from a path or a data: URL; a served model fetches nothing from elsewhere.
+    """Read an image from a data: URL, base64 or a path; nothing is fetched from elsewhere.
 
     Raises:
-        DataError: If there is none, it cannot be decoded, or it is an address.
+        DataError: If there is none, it cannot be decoded, or it is an address; or a path, where
+            strangers ask.
     """
     if source.startswith(URL_PREFIXES):
         raise DataError(f"{source}: a served model fetches no addresses; send the image as data:")
+    if names_a_file(source) and os.environ.get(SERVED) == "true":
+        raise DataError(
+            f"{source}: a served model opens no files of its machine; send the image as data:"
+        )
     return open_picture(source)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ovis_model.modeling.tokenizer_files import TOKENIZER_CONFIG, load_tokenizer
-from ovis_model.modeling.weight_files import INDEX, PICKLES
+from ovis_model.modeling.weight_files import INDEX
+from ovis_model.reports import PICKLES
 from ovis_model.tokens import TokenIds
 
 ADDED_TOKENS = "added_tokens.json"

@@ -23,12 +23,10 @@ from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from ovis_model.errors import CheckpointError, list_examples
-from ovis_model.reports import write_text
+from ovis_model.reports import PICKLES, write_text
 
 SINGLE_FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-#: Formats that can run code when they are read.
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 #: Key of the digests in a file's `__metadata__`.
 DIGESTS = "sha256"
 

@@ -4,15 +4,19 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import httpx
 import mlflow
 import pytest
 
 from ovis_model.config import RegisterConfig
 from ovis_model.errors import CheckpointError, ConfigError
+from ovis_model.inference.ovis25_inference import Ovis25Inference
 from ovis_model.registration import register
 from ovis_model.registry import MODEL_DIGEST
 from tasks import _mlflow
+from tasks._launch import free_port
 from tasks._registry import EXAMPLE, SERVING, MlflowRegistry
+from tasks._serving import read_image
 from tests.support.registry import (
     MemoryRegistry,
     scores,
@@ -20,6 +24,7 @@ from tests.support.registry import (
     write_manifest,
     write_model,
 )
+from tests.support.stores import serving
 from tests.support.tiny_model import build_tiny_checkpoint
 
 
@@ -127,6 +132,14 @@ def test_a_model_folder_with_a_file_nobody_listed_is_refused(tmp_path):
     assert registry.versions == {}
 
 
+def test_a_pickle_is_refused_also_where_the_manifest_lists_it(tmp_path):
+    (write_model(tmp_path / "model") / "training_args.bin").write_bytes(b"\x80\x04.")
+    write_manifest(tmp_path / "model")
+    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    with pytest.raises(CheckpointError, match=r"runs code when it is read: training_args\.bin"):
+        step(tmp_path, MemoryRegistry(tmp_path / "promotions.jsonl"))
+
+
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "changed"])
 def test_a_model_folder_with_damaged_weights_is_refused(tmp_path, lost):
     weights = write_model(tmp_path / "model") / "model.safetensors"
@@ -192,6 +205,72 @@ def test_a_question_that_cannot_be_asked_is_refused(in_home, question, complaint
     model = mlflow.pyfunc.load_model("models:/ovis2_5@champion")
     with pytest.raises(Exception, match=complaint):
         model.predict([question])
+
+
+@pytest.fixture(scope="module")
+def served(home):
+    """The address at which `mlflow models serve` answers with the champion."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["--model-uri", "models:/ovis2_5@champion", "--port", str(port)]
+    variables = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home}/.mlflow/mlflow.db",
+        "PYTHONPATH": str(SERVING.parents[1]),
+    }
+    address = f"http://127.0.0.1:{port}"
+    with serving(command, home / "serve.log", f"{address}/health", **variables):
+        yield address
+
+
+def ask(address, content):
+    return httpx.post(f"{address}/invocations", json=content, timeout=60, trust_env=False)
+
+
+def test_a_served_champion_answers_as_the_model_itself_does(served, home):
+    question = {**EXAMPLE[0], "question": "Which digit is this?", "max_new_tokens": 4}
+    reply = ask(served, {"inputs": [question, {"question": "Hello?", "max_new_tokens": 4}]})
+    assert reply.status_code == 200
+    ovis = Ovis25Inference(home / "model", device="cpu", local_files_only=True)
+    direct = ovis.single_image_inference(
+        read_image(question["image"]),
+        "Which digit is this?",
+        do_sample=False,
+        enable_thinking=False,
+        max_new_tokens=4,
+    )
+    first, second = reply.json()["predictions"]
+    assert first == {"answer": direct.answer, "thinking": direct.thinking}
+    assert set(second) == {"answer", "thinking"}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        pytest.param({"inputs": [{"image": "x"}]}, "question", id="no question"),
+        pytest.param({"inputs": [{"question": "?", "imagee": "x"}]}, "imagee", id="unknown field"),
+        pytest.param({"questions": []}, "inputs", id="no inputs"),
+        pytest.param(
+            {"inputs": [{"question": "?", "image": "data:image/png;base64,!"}]},
+            "not base64",
+            id="no base64",
+        ),
+        pytest.param(
+            {"inputs": [{"question": "?", "image": "/etc/hostname"}]},
+            "a served model opens no files of its machine; send the image as data:",
+            id="a path",
+        ),
+        pytest.param(
+            {"inputs": [{"question": "?", "thinking_budget": 9, "max_new_tokens": 9}]},
+            "no room for an answer",
+            id="no room",
+        ),
+    ],
+)
+def test_a_malformed_request_gets_400_and_is_told_why(served, content, complaint):
+    reply = ask(served, content)
+    assert reply.status_code == 400
+    assert complaint in reply.json()["message"]
+    assert "Traceback" not in reply.text
 
 
 def test_registering_twice_in_mlflow_adds_nothing(in_home):
@@ -266,6 +345,6 @@ def test_a_tracking_server_that_is_down_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ConfigError, match=r"store http://127\.0\.0\.1:9 cannot be used") as error:
+    with pytest.raises(ConfigError, match=r"store http://\*\*\*@127\.0\.0\.1:9 cannot") as error:
         _mlflow.setup()
     assert "unset MLFLOW_TRACKING_URI" in str(error.value)

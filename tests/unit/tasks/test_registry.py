@@ -1,13 +1,7 @@
 """Promotions in a real MLflow store; making its schema takes seconds, so there is one."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +10,7 @@ import yaml
 
 from ovis_model.errors import PromotionError
 from ovis_model.model_folder import verify_model_folder
-from ovis_model.promotion import promote, recover, rollback
-from ovis_model.promotion_log import Change
+from ovis_model.promotion import promote, recover
 from ovis_model.registry import (
     BASE_DIGEST,
     DATA_DIGEST,
@@ -28,7 +21,6 @@ from ovis_model.registry import (
     VERDICT_KEY,
 )
 from ovis_model.reports import sha256_of_file
-from tasks._launch import free_port
 from tasks._lineage import keep_sample_list
 from tasks._mlflow import run_of
 from tasks._registry import MlflowRegistry, account
@@ -169,72 +161,6 @@ def test_the_account_is_the_one_a_ci_job_runs_for(monkeypatch):
     assert account()
     monkeypatch.setenv("GITLAB_USER_LOGIN", "gil")
     assert account() == "gil"
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """An MLflow server with a store of its own, to which MLFLOW_TRACKING_URI points."""
-    port = free_port()
-    store = f"sqlite:///{tmp_path}/server.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
-    command += ["--backend-store-uri", store, "--artifacts-destination", f"{tmp_path}/artifacts"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with subprocess.Popen(
-        [*command, "--workers", "1"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health")
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-def wait_for(url):
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.2)
-
-
-@pytest.mark.usefixtures("server")
-def test_the_log_of_a_server_is_found_from_another_working_tree(tmp_path, monkeypatch):
-    here, there = tmp_path / "here", tmp_path / "there"
-    for tree in (here, there):
-        tree.mkdir()
-    monkeypatch.chdir(here)
-    add_versions("ovis2_5", ("passed", 0), ("passed", 1))
-    files = (here / KEPT_MODELS / "ovis2_5").resolve()
-    promote(MlflowRegistry("ovis2_5"), 1, files=files)
-    monkeypatch.chdir(there)
-    elsewhere = MlflowRegistry("ovis2_5")
-    promote(elsewhere, 2, files=files, expected=1)
-    monkeypatch.chdir(here)
-    rollback(MlflowRegistry("ovis2_5"), files=files, expected=2)
-    monkeypatch.chdir(there)
-    with elsewhere.lock():
-        entries = recover(elsewhere)
-    assert [entry.action for entry in entries if entry.event == "done"] == [
-        "promote",
-        "promote",
-        "rollback",
-    ]
-
-    # Two machines in the same moment, which nobody keeps apart.
-    elsewhere.promotions.append("done", Change("promote", (), None, "forked"))
-    monkeypatch.chdir(here)
-    promote(MlflowRegistry("ovis2_5"), 2, files=files)
-    monkeypatch.chdir(there)
-    with elsewhere.lock(), pytest.raises(PromotionError, match="differ from line 7 on"):
-        recover(elsewhere)
 
 
 @pytest.fixture

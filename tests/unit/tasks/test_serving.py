@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ovis_model.errors import DataError
-from tasks._serving import read_image
+from tasks._serving import SERVED, read_image
 
 
 def test_an_image_comes_from_a_path_or_a_data_url(tmp_path):
@@ -16,6 +16,13 @@ def test_an_image_comes_from_a_path_or_a_data_url(tmp_path):
     data_url = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
     for source in (str(tmp_path / "noise.png"), data_url):
         assert read_image(source).tobytes() == picture.tobytes()
+
+
+def test_where_strangers_ask_no_file_is_opened(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 6)).save(tmp_path / "private.png")
+    monkeypatch.setenv(SERVED, "true")
+    with pytest.raises(DataError, match="a served model opens no files of its machine; send the"):
+        read_image(str(tmp_path / "private.png"))
 
 
 def test_a_served_model_fetches_no_address():
