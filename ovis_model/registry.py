@@ -25,6 +25,8 @@ INPUTS_DIGEST = "ovis.inputs_digest"
 BASE_DIGEST = "ovis.base_digest"
 #: How many samples it learned from; their list is kept on the version's run.
 NUM_SAMPLES = "ovis.num_samples"
+#: sha256 of the profile of the data it learned from, which is kept likewise.
+DRIFT_PROFILE = "ovis.drift_profile"
 SCORES = "ovis.scores"
 VERDICT = "ovis.gate"
 OBJECTIONS = "ovis.gate_objections"

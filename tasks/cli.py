@@ -11,6 +11,7 @@ from ovis_model.errors import ConfigError, OvisError
 from tasks import (
     _compare,
     _data,
+    _drift,
     _eval,
     _forget,
     _infer,
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rollback": lambda: _promotions.rollback(options),
         "promotions": lambda: _promotions.promotions(options),
         "lineage": lambda: _lineage.lineage(options),
+        "drift": lambda: _drift.drift(options),
         "forget": lambda: _forget.forget(options),
         "status": lambda: show_status(options.seconds),
     }
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _eval.add_parser(commands)
     _promotions.add_parsers(commands)
     _lineage.add_parser(commands)
+    _drift.add_parser(commands)
     _forget.add_parser(commands)
     return parser
 

@@ -11,6 +11,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, field_validator
 
 from ovis_model.config import StepConfig
+from ovis_model.drift.rules import DriftRules
 from ovis_model.errors import ConfigError
 from tasks.artifacts import OPERATIONS
 from tasks.params import read_yaml
@@ -72,6 +73,7 @@ class Operations(StepConfig):
 
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     notify: NotifyConfig = Field(default_factory=NotifyConfig)
+    drift: DriftRules = Field(default_factory=DriftRules)
 
     @classmethod
     def read(cls, path: Path = OPERATIONS) -> Self:

@@ -1,0 +1,1 @@
+"""Whether new data looks like the data that a model learned from."""
