@@ -36,6 +36,8 @@ EXIT_CODES = {"no drift": 0, "drift": 3, "too few samples": 4}
 #: How the file of a profile begins; annotations may be JSON too.
 _PROFILE_BEGINS = b'{"format":'
 TRAIN = "train.jsonl"
+#: No smaller one is shown: nobody's assumptions hold that far out.
+SMALLEST_P = 1e-99
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +282,7 @@ def as_text(report: "DriftReport") -> Iterator[str]:
 
 def _row(one: "FeatureDrift") -> str:
     effect = "-" if one.effect is None else f"{one.effect:.3f}"
-    p_value = "-" if one.adjusted_p is None else f"{one.adjusted_p:.2g}"
+    p_value = "-" if one.adjusted_p is None else f"{max(one.adjusted_p, SMALLEST_P):.2g}"
     before, now = (
         (_median(one.quantiles_reference), _median(one.quantiles_new))
         if one.unit

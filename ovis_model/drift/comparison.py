@@ -262,7 +262,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
         low, high = values.min(), values.max()
     whole = bool((values == np.rint(values)).all()) and high - low < MAX_BINS
     if whole:
-        return np.arange(low, high + 2) - 0.5
+        return np.arange(low, high + 2)
     edges = np.linspace(low, high, MAX_BINS + 1)
     # The few beyond are shown in the outermost bins.
     edges[0], edges[-1] = min(values.min(), low), max(values.max(), high)

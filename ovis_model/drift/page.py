@@ -81,7 +81,8 @@ def _draw_categories(feature: FeatureDrift) -> Plot:
     rows = list(zip(feature.bins, feature.shares_reference, feature.shares_new, strict=True))
     shown = sorted(rows, key=lambda row: (-abs(row[1] - row[2]), -row[1]))[:MAX_ROWS]
     bars, labels = [], []
-    room = WIDTH - LABEL_WIDTH
+    largest = max((share for _, *shares in shown for share in shares), default=0.0) or 1.0
+    room = (WIDTH - LABEL_WIDTH) / largest
     for place, (label, *shares) in enumerate(shown):
         top = place * ROW_HEIGHT
         labels.append((str(label), top + 14.0))

@@ -1,0 +1,173 @@
+"""Drift that was planted is found, and equal distributions raise hardly an alarm."""
+
+import numpy as np
+import pytest
+
+from ovis_model.drift.comparison import compare, holm
+from ovis_model.drift.rules import DriftRules
+from tests.support.drifting import draw_profile
+
+#: Of the reference, and of the new data in which drift is found.
+NUM_REFERENCE, NUM_NEW = 600, 200
+SPLITS = 200
+SIGNIFICANCE_ALONE = DriftRules(min_effect=0.0)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return draw_profile(tmp_path_factory.mktemp("reference"), NUM_REFERENCE, seed=0)
+
+
+def split(profile, rng):
+    """Halve a profile at random, never between samples that share a picture."""
+    groups = np.array(profile.groups)
+    is_first = np.isin(groups, rng.permutation(groups.max() + 1)[: (groups.max() + 1) // 2])
+    return [profile.take(np.flatnonzero(side)) for side in (is_first, ~is_first)]
+
+
+def count_alarms(profile, rules, *, splits=SPLITS):
+    rng = np.random.default_rng(0)
+    found = (compare(*split(profile, rng), rules).outcome for _ in range(splits))
+    return sum(outcome == "drift" for outcome in found)
+
+
+# ---- false alarms ---------------------------------------------------------------------------
+
+
+def test_at_most_a_twentieth_of_equal_halves_raises_an_alarm_even_without_a_smallest_effect(
+    reference,
+):
+    assert count_alarms(reference, SIGNIFICANCE_ALONE) <= 0.05 * SPLITS
+
+
+def test_the_rate_of_false_alarms_is_what_was_asked_for_and_not_zero_for_want_of_power(reference):
+    lenient = DriftRules(min_effect=0.0, alpha=0.5)
+    assert 0.05 * 50 < count_alarms(reference, lenient, splits=50) <= 0.5 * 50
+
+
+def test_samples_that_share_a_picture_raise_no_false_alarms_either(reference):
+    """Each of them taken for independent, the same halves do."""
+    copies = reference.take(np.repeat(np.arange(100), 6))
+    few = SIGNIFICANCE_ALONE.model_copy(update={"min_samples": 20})
+    assert count_alarms(copies, few, splits=50) <= 0.05 * 50
+    rng = np.random.default_rng(0)
+    halves = (split(copies, rng) for _ in range(20))
+    apart = [
+        [one.model_copy(update={"groups": list(range(len(one.groups)))}) for one in pair]
+        for pair in halves
+    ]
+    assert sum(compare(*pair, few).outcome == "drift" for pair in apart) > 10
+
+
+def test_other_draws_of_the_same_world_are_no_drift(reference, tmp_path):
+    found = compare(reference, draw_profile(tmp_path, NUM_NEW, seed=1), DriftRules())
+    assert found.outcome == "no drift"
+
+
+# ---- drift ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "drifted"),
+    [
+        pytest.param({"brighter": 40}, {"brightness"}, id="brighter pictures"),
+        pytest.param({"longer": True}, {"question_characters"}, id="longer questions"),
+        pytest.param({"yes": 0.75}, {"answer", "answer_word"}, id="another mix of answers"),
+        pytest.param({"thinking": 0.0}, {"thinking"}, id="no thinking"),
+        pytest.param({"cyrillic": True}, {"script", "question_word"}, id="another script"),
+    ],
+)
+def test_planted_drift_is_found_in_200_samples_and_named(reference, tmp_path, how, drifted):
+    found = compare(reference, draw_profile(tmp_path, NUM_NEW, seed=1, **how), DriftRules())
+    assert found.outcome == "drift"
+    assert drifted <= {one.name for one in found.drifted}
+    # What did not change is not named.
+    assert not {"width", "height", "kind"} & {one.name for one in found.drifted}
+
+
+def test_a_trivial_difference_of_very_many_samples_is_no_drift(reference):
+    rng = np.random.default_rng(0)
+    many = reference.take(np.arange(20_000) % NUM_REFERENCE)
+    sides = [
+        many.model_copy(
+            update={
+                "groups": list(range(20_000)),
+                "numbers": {**many.numbers, "brightness": rng.normal(mean, 50, 20_000).tolist()},
+            }
+        )
+        for mean in (100, 105)
+    ]
+    (brightness, *_) = compare(*sides, DriftRules()).features
+    assert brightness.adjusted_p < 1e-6
+    assert 0.01 < brightness.effect < 0.1
+    assert not brightness.drifted
+
+
+def test_significance_and_effect_are_both_needed(reference, tmp_path):
+    new = draw_profile(tmp_path, NUM_NEW, seed=1, brighter=40)
+    found = {one.name: one for one in compare(reference, new, DriftRules()).features}
+    effect = found["brightness"].effect
+    asks_for_more = DriftRules(min_effect=effect + 0.01)
+    assert not {"brightness"} & {
+        one.name for one in compare(reference, new, asks_for_more).drifted
+    }
+    surer = DriftRules(alpha=found["brightness"].adjusted_p / 2)
+    assert not {"brightness"} & {one.name for one in compare(reference, new, surer).drifted}
+
+
+def test_too_few_samples_are_not_judged(reference, tmp_path):
+    new = draw_profile(tmp_path, 60, seed=1, brighter=90)
+    found = compare(reference, new, DriftRules())
+    assert found.outcome == "too few samples"
+    assert found.drifted == []
+
+
+def test_copies_of_few_samples_are_too_few(reference):
+    copies = reference.take(np.repeat(np.arange(30), 10))
+    found = compare(reference, copies, DriftRules())
+    assert (found.num_new, found.effective_new, found.outcome) == (300, 30.0, "too few samples")
+
+
+# ---- the report -----------------------------------------------------------------------------
+
+
+def test_a_feature_that_one_side_lacks_is_told_by_its_share_and_not_tested(reference, tmp_path):
+    new = draw_profile(tmp_path, NUM_NEW, seed=1, thinking=0.0)
+    found = {one.name: one for one in compare(reference, new, DriftRules()).features}
+    assert found["thinking_characters"].num_new == 0
+    assert found["thinking_characters"].effect is None
+    assert found["thinking"].drifted
+
+
+def test_the_digest_names_both_sides_as_they_are(reference, tmp_path):
+    new = draw_profile(tmp_path, 40, seed=1)
+    digest = compare(reference, new, DriftRules()).digest
+    assert compare(reference, new, DriftRules(alpha=0.01)).digest == digest
+    assert compare(new, reference, DriftRules()).digest != digest
+    assert compare(reference, draw_profile(tmp_path, 40, seed=2), DriftRules()).digest != digest
+
+
+def test_rare_categories_are_tested_together(reference):
+    answer = reference.categories["answer"]
+    many = answer.model_copy(
+        update={
+            "labels": [*answer.labels, *(f"rare {n}" for n in range(60))],
+            "codes": [*answer.codes[:540], *(len(answer.labels) + n for n in range(60))],
+        }
+    )
+    profile = reference.model_copy(update={"categories": {**reference.categories, "answer": many}})
+    halves = profile.take(np.arange(0, 600, 2)), profile.take(np.arange(1, 600, 2))
+    found = {one.name: one for one in compare(*halves, DriftRules()).features}["answer"]
+    assert found.bins[-1] == "(other)"
+    assert len(found.bins) == 3
+    assert found.shares_new[-1] == pytest.approx(0.1)
+    assert found.p_value > 0.05
+
+
+def test_a_constant_feature_has_no_effect(reference):
+    found = {one.name: one for one in compare(reference, reference, DriftRules()).features}
+    assert (found["kind"].effect, found["kind"].p_value) == (0.0, 1.0)
+
+
+def test_one_certain_difference_of_many_is_corrected_for_their_number():
+    assert holm([0.001, 0.5, 0.9]) == pytest.approx([0.003, 1.0, 1.0])
