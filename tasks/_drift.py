@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ovis_model.errors import DataError, PromotionError
 from ovis_model.registry import CHAMPION, DATA_DIGEST, DRIFT_PROFILE
 from ovis_model.reports import sha256_of_file
-from tasks.artifacts import DRIFT_HTML, DRIFT_REPORT, DRIFT_RETRAINS
+from tasks.artifacts import DRIFT_HTML, DRIFT_REPORT
+from tasks.notifications import notify
 from tasks.operations import Operations
 from tasks.params import Params
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ovis_model.data.schema import Sample
     from ovis_model.drift.comparison import DriftReport, FeatureDrift
     from ovis_model.drift.profile import Profile
-    from ovis_model.drift.rules import DriftRules
     from tasks._registry import MlflowRegistry
 
 #: By outcome.  1 and 2 are the codes of errors.
@@ -76,63 +76,72 @@ def drift(options: argparse.Namespace) -> int:
         options.data,
         against=options.against,
         media=options.media,
-        rules=Operations.read().drift,
+        json_file=options.json,
+        html=options.html,
     )
-    write_reports(report, options.json, options.html)
     sys.stdout.writelines(f"{line}\n" for line in as_text(report))
     return EXIT_CODES[report.outcome]
 
 
 def check(
-    data: Path, *, rules: "DriftRules", against: str = CHAMPION, media: Path | None = None
+    data: Path,
+    *,
+    against: str = CHAMPION,
+    media: Path | None = None,
+    json_file: Path = DRIFT_REPORT,
+    html: Path = DRIFT_HTML,
 ) -> "DriftReport":
-    """Compare new data with what a model learned from.
+    """Compare new data with what a model learned from, write it down, and notify people of drift.
+
+    They are told once: not if the report that is overwritten was of the same two sides.
 
     Args:
         data: A folder that validation or extraction wrote, one of raw data, or an annotation file.
-        rules: What counts as drift.
         against: "champion", the number of a version, or the path of data or of a profile.
         media: Where the paths in `data` start; None for what its kind says.
+        json_file: Report for programs.
+        html: Report for people.
 
     Returns:
         The report; its `digest` is the same whenever the same two sides are compared.
 
     Raises:
+        ConfigError: If operations.yaml or params.yaml cannot be used.
         DataError: If one side cannot be read.
         PromotionError: If there is no such version.
     """
     # Imported here, as below: `ovis status` need not wait for scipy or mlflow.
     from ovis_model.drift.comparison import compare  # noqa: PLC0415
-
-    name, reference = _reference(against)
-    return compare(
-        reference, profile_of(data, media), rules, reference_name=name, new_name=str(data)
-    )
-
-
-def write_reports(report: "DriftReport", json_file: Path, html: Path) -> None:
-    """Write what was found, for programs and for people."""
     from ovis_model.drift.page import write_page  # noqa: PLC0415
 
+    rules = Operations.read().drift
+    name, reference = _reference(against)
+    report = compare(
+        reference, profile_of(data, media), rules, reference_name=name, new_name=str(data)
+    )
+    if report.outcome == "drift" and _digest_of(json_file) != report.digest:
+        _announce(report, html)
     report.write(json_file)
     write_page(html, report)
+    return report
 
 
-def claim_retrain(report: "DriftReport") -> bool:
-    """Say whether drift may start a retrain: once for the same data against the same model.
-
-    The claim is a file that only one process can create, so that of two checks at once one wins.
-    It stays even if the retrain fails: that is told, and a person decides.
-    """
-    path = DRIFT_RETRAINS / f"{report.digest}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drifted = [one.name for one in report.drifted]
+def _digest_of(report: Path) -> str | None:
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump({"reference": report.reference, "new": report.new, "drifted": drifted}, file)
-    except FileExistsError:
-        return False
-    return True
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return str(found.get("digest")) if isinstance(found, dict) else None
+
+
+def _announce(report: "DriftReport", html: Path) -> None:
+    drifted = ", ".join(one.title for one in report.drifted)
+    notify(
+        "drift",
+        f"{report.new} is not like the data of {report.reference}: {drifted}",
+        "\n".join(_row(one).rstrip() for one in report.drifted),
+        {"page": str(html), "samples": report.num_new, "digest": report.digest[:12]},
+    )
 
 
 # ---- the two sides --------------------------------------------------------------------------

@@ -33,18 +33,13 @@ PREDICTIONS = REPORTS / "predictions"
 EVALUATE_RESUME = REPORTS / ".resume"
 REGISTER_REPORT = REPORTS / "register.json"
 MODEL_CARD = REPORTS / "model_card.md"
-<<<<<<< HEAD
 #: What people were told, one JSON object per line; holds times, so no stage reads it.
 NOTIFICATIONS = REPORTS / "notifications.jsonl"
-=======
 DRIFT_REPORT = REPORTS / "drift.json"
 DRIFT_HTML = REPORTS / "drift.html"
->>>>>>> 4f7c48f (Whether new data looks like what a model learned from: profiles kept with versions, one test per feature, ovis drift)
 
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")
-#: One file for each retrain that drift has started: no second one for the same data.
-DRIFT_RETRAINS = PREFECT_HOME / "drift"
 DEEPSPEED_CONFIGS = Path("config/deepspeed")
 PARAMS = Path("params.yaml")
 OPERATIONS = Path("operations.yaml")
