@@ -3,6 +3,7 @@
 ovis drift data/validated
 ovis drift incoming/annotations.jsonl --media incoming --against 3
 ovis drift data/extracted --against ../last-year/data/extracted --json drift.json
+ovis drift data/extracted --false-alarms 400
 
 The exit code is 0 without drift, 3 with it, and 4 if there are too few samples to tell.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ovis_model.errors import DataError, PromotionError
+from ovis_model.errors import ConfigError, DataError, PromotionError
 from ovis_model.registry import CHAMPION, DATA_DIGEST, DRIFT_PROFILE
 from ovis_model.reports import sha256_of_file
 from tasks.artifacts import DRIFT_HTML, DRIFT_REPORT
@@ -60,6 +61,12 @@ def add_parser(commands: Any) -> None:
         help="champion (default), a version, or data or a profile of it in a folder or file",
     )
     parser.add_argument("--media", type=Path, help="where media paths of DATA start")
+    parser.add_argument(
+        "--false-alarms",
+        type=int,
+        metavar="SPLITS",
+        help="compare random halves of DATA instead, so often, and count what is called drift",
+    )
     parser.add_argument("--json", type=Path, default=DRIFT_REPORT, help="default: %(default)s")
     parser.add_argument("--html", type=Path, default=DRIFT_HTML, help="default: %(default)s")
 
@@ -72,6 +79,8 @@ def drift(options: argparse.Namespace) -> int:
         DataError: If one side cannot be read.
         PromotionError: If there is no such version.
     """
+    if options.false_alarms is not None:
+        return count_false_alarms(options)
     report = check(
         options.data,
         against=options.against,
@@ -81,6 +90,27 @@ def drift(options: argparse.Namespace) -> int:
     )
     sys.stdout.writelines(f"{line}\n" for line in as_text(report))
     return EXIT_CODES[report.outcome]
+
+
+def count_false_alarms(options: argparse.Namespace) -> int:
+    """Tell how often equal halves of the data are called drift; an exit code of 0.
+
+    Raises:
+        ConfigError: If operations.yaml or params.yaml, or the number of splits, cannot be used.
+        DataError: If the data cannot be read.
+    """
+    from ovis_model.drift.false_alarms import count_false_alarms as count  # noqa: PLC0415
+
+    if options.false_alarms < 1:
+        raise ConfigError(f"--false-alarms {options.false_alarms}: halve it at least once")
+    profile = profile_of(options.data, options.media)
+    found = count(profile, Operations.read().drift, splits=options.false_alarms)
+    sys.stdout.write(
+        f"{options.data}: of {found.splits} random splits into halves, {found.alarms} "
+        f"({found.alarms / found.splits:.1%}) were called drift; {found.significant} "
+        f"({found.significant / found.splits:.1%}) differed beyond chance\n"
+    )
+    return 0
 
 
 def check(

@@ -164,6 +164,14 @@ def test_validated_data_finds_its_pictures_in_the_raw_data(tmp_path):
         Path("params.yaml").write_text(params)
 
 
+def test_false_alarms_are_counted_on_halves_of_the_data(capsys):
+    assert main(["drift", str(EXTRACTED), "--false-alarms", "10"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("data/extracted: of 10 random splits into halves, 0 (0.0%) were called")
+    assert main(["drift", str(EXTRACTED), "--false-alarms", "0"]) == 2
+    assert "--false-alarms 0: halve it at least once" in capsys.readouterr().err
+
+
 # ---- profiles in the registry ---------------------------------------------------------------
 
 

@@ -4,31 +4,18 @@ import numpy as np
 import pytest
 
 from ovis_model.drift.comparison import compare, holm
+from ovis_model.drift.false_alarms import count_false_alarms, split_at_random
 from ovis_model.drift.rules import DriftRules
 from tests.support.drifting import draw_profile
 
 #: Of the reference, and of the new data in which drift is found.
 NUM_REFERENCE, NUM_NEW = 600, 200
 SPLITS = 200
-SIGNIFICANCE_ALONE = DriftRules(min_effect=0.0)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     return draw_profile(tmp_path_factory.mktemp("reference"), NUM_REFERENCE, seed=0)
-
-
-def split(profile, rng):
-    """Halve a profile at random, never between samples that share a picture."""
-    groups = np.array(profile.groups)
-    is_first = np.isin(groups, rng.permutation(groups.max() + 1)[: (groups.max() + 1) // 2])
-    return [profile.take(np.flatnonzero(side)) for side in (is_first, ~is_first)]
-
-
-def count_alarms(profile, rules, *, splits=SPLITS):
-    rng = np.random.default_rng(0)
-    found = (compare(*split(profile, rng), rules).outcome for _ in range(splits))
-    return sum(outcome == "drift" for outcome in found)
 
 
 # ---- false alarms ---------------------------------------------------------------------------
@@ -37,26 +24,28 @@ def count_alarms(profile, rules, *, splits=SPLITS):
 def test_at_most_a_twentieth_of_equal_halves_raises_an_alarm_even_without_a_smallest_effect(
     reference,
 ):
-    assert count_alarms(reference, SIGNIFICANCE_ALONE) <= 0.05 * SPLITS
+    found = count_false_alarms(reference, DriftRules(), splits=SPLITS)
+    assert found.alarms <= found.significant <= 0.05 * SPLITS
 
 
 def test_the_rate_of_false_alarms_is_what_was_asked_for_and_not_zero_for_want_of_power(reference):
     lenient = DriftRules(min_effect=0.0, alpha=0.5)
-    assert 0.05 * 50 < count_alarms(reference, lenient, splits=50) <= 0.5 * 50
+    found = count_false_alarms(reference, lenient, splits=50)
+    assert 0.05 * 50 < found.alarms == found.significant <= 0.5 * 50
 
 
 def test_samples_that_share_a_picture_raise_no_false_alarms_either(reference):
     """Each of them taken for independent, the same halves do."""
     copies = reference.take(np.repeat(np.arange(100), 6))
-    few = SIGNIFICANCE_ALONE.model_copy(update={"min_samples": 20})
-    assert count_alarms(copies, few, splits=50) <= 0.05 * 50
+    assert count_false_alarms(copies, DriftRules(), splits=50).significant <= 0.05 * 50
     rng = np.random.default_rng(0)
-    halves = (split(copies, rng) for _ in range(20))
+    halves = (split_at_random(copies, rng) for _ in range(20))
     apart = [
         [one.model_copy(update={"groups": list(range(len(one.groups)))}) for one in pair]
         for pair in halves
     ]
-    assert sum(compare(*pair, few).outcome == "drift" for pair in apart) > 10
+    rules = DriftRules(min_effect=0.0)
+    assert sum(compare(*pair, rules).outcome == "drift" for pair in apart) > 10
 
 
 def test_other_draws_of_the_same_world_are_no_drift(reference, tmp_path):
