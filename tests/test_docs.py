@@ -7,6 +7,7 @@ import pytest
 
 from ovis_model.config import EvaluateConfig, GateConfig
 from ovis_model.data.reasons import REASONS
+from ovis_model.drift.rules import DriftRules
 from ovis_model.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ KEY_TABLES = [
     pytest.param("training.md", "train", TrainConfig, id="train"),
     pytest.param("evaluation.md", "evaluate", EvaluateConfig, id="evaluate"),
     pytest.param("evaluation.md", "register.gate", GateConfig, id="gate"),
+    pytest.param("operations.md", "drift", DriftRules, id="drift"),
 ]
 
 
