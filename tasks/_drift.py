@@ -165,11 +165,10 @@ def _digest_of(report: Path) -> str | None:
 
 
 def _announce(report: "DriftReport", html: Path) -> None:
-    drifted = ", ".join(one.title for one in report.drifted)
     notify(
         "drift",
-        f"{report.new} is not like the data of {report.reference}: {drifted}",
-        "\n".join(_row(one).rstrip() for one in report.drifted),
+        f"{report.new} is not like the data of {report.reference}: {report.drifted_titles}",
+        "\n".join(_row(one).rstrip() for one in report.features if one.drifted),
         {"page": str(html), "samples": report.num_new, "digest": report.digest[:12]},
     )
 
@@ -352,4 +351,4 @@ def _verdict(report: "DriftReport") -> str:
         )
     if report.outcome == "no drift":
         return "no drift"
-    return f"drift: {', '.join(one.title for one in report.drifted)}"
+    return f"drift: {report.drifted_titles}"

@@ -79,6 +79,7 @@ class DriftReport(Report):
 
     Attributes:
         outcome: The verdict on all features.
+        drifted: Names of the features that drifted; of too few samples, none is said to.
         reference, new: What was compared.
         digest: Of both sides, as they were measured: equal for equal data.
         rules: What counted as drift.
@@ -89,6 +90,7 @@ class DriftReport(Report):
     """
 
     outcome: Outcome
+    drifted: list[str]
     reference: str
     new: str
     digest: str
@@ -103,9 +105,9 @@ class DriftReport(Report):
     features: list[FeatureDrift]
 
     @property
-    def drifted(self) -> list[FeatureDrift]:
-        """The features that drifted."""
-        return [one for one in self.features if one.drifted]
+    def drifted_titles(self) -> str:
+        """What drifted, for people."""
+        return ", ".join(one.title for one in self.features if one.drifted)
 
 
 def compare(
@@ -122,9 +124,11 @@ def compare(
     enough = min(effective) >= rules.min_samples
     if not enough:
         found = [one.model_copy(update={"drifted": False}) for one in found]
-    drifted = any(one.drifted for one in found)
+    found.sort(key=_order)
+    drifted = [one.name for one in found if one.drifted]
     return DriftReport(
         outcome=("drift" if drifted else "no drift") if enough else "too few samples",
+        drifted=drifted,
         reference=reference_name,
         new=new_name,
         digest=hashlib.sha256(f"{reference.digest} {new.digest}".encode()).hexdigest(),
@@ -136,7 +140,7 @@ def compare(
         effective_reference=round(effective[0], 1),
         effective_new=round(effective[1], 1),
         unreadable_new=new.num_unreadable,
-        features=sorted(found, key=_order),
+        features=found,
     )
 
 
