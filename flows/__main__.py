@@ -10,6 +10,8 @@ import sys
 from flows.server import server
 from ovis_model.errors import ConfigError, OvisError, StageError
 from tasks import _processes, environment
+from tasks.masking import masked
+from tasks.notifications import notify
 from tasks.params import Params
 
 MODULES = {"retrain": "flows.retrain", "schedule": "flows.deployments"}
@@ -30,10 +32,12 @@ def main(arguments: list[str]) -> int:
             print(f"Prefect server: {url}", flush=True)
             return _run(MODULES[what])
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
+        notify("failure", f"{what} did not start", str(error))
         return 2
     except OvisError as error:
-        print(f"{what} failed: {error}", file=sys.stderr)
+        print(masked(f"{what} failed: {error}"), file=sys.stderr)
+        notify("failure", f"{what} did not start", str(error))
         return 1
     except KeyboardInterrupt:
         print(f"{what} was stopped; nothing is left running", file=sys.stderr)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 
 from ovis_model.errors import StageError
 from tasks import _processes
+from tasks.masking import masked
+from tasks.notifications import FLOW_RUN
 
 #: DVC names whoever holds the working tree in a line with one of these.
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
@@ -72,11 +74,20 @@ def _repro(stage: str, log: Log) -> None:
     # This interpreter's DVC, and its `python` in the stages: PATH may name another one.
     command = [sys.executable, "-m", "dvc", "repro", stage]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    lines = Lines(lambda line: log.info("%s", line))
+    # Prefect keeps what it is told, on a server that others may read.
+    lines = Lines(lambda line: log.info("%s", masked(line)))
     try:
-        _processes.run(command, on_output=lines.feed, env={**os.environ, "PATH": path})
+        _processes.run(
+            command, on_output=lines.feed, env={**os.environ, "PATH": path, **_flow_run()}
+        )
     finally:
         lines.flush()
+
+
+def _flow_run() -> dict[str, str]:
+    """Let the step know in which flow run it is, if it is in one."""
+    run_id = runtime.flow_run.id
+    return {FLOW_RUN: str(run_id)} if run_id else {}
 
 
 class Lines:

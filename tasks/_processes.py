@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from ovis_model.errors import StageError
+from tasks.masking import masked
 
 PR_SET_PDEATHSIG = 1
 READ_BYTES = 1 << 16
@@ -133,7 +134,7 @@ def keep_end(tail: deque[bytes], piece: bytes) -> None:
 
 
 def last_lines(pieces: Collection[bytes]) -> str:
-    r"""Return the last lines of output; of a progress bar only its last state.
+    r"""Return the last lines of output, masked; of a progress bar only its last state.
 
     Example:
         >>> last_lines([b"one\n 1%\r 2%", b"\r99%\ntwo\n"])
@@ -141,7 +142,7 @@ def last_lines(pieces: Collection[bytes]) -> str:
     """
     text = b"".join(pieces).decode(errors="replace").replace("\r\n", "\n")
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")]
-    return "\n".join(lines[-TAIL_LINES:])
+    return masked("\n".join(lines[-TAIL_LINES:]))
 
 
 def describe_exit(code: int) -> str:

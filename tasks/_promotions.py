@@ -18,6 +18,7 @@ from ovis_model import promotion
 from ovis_model.errors import PromotionError
 from ovis_model.promotion_log import Entry
 from ovis_model.registry import ALIASES
+from tasks._announcements import announce_move
 from tasks.artifacts import KEPT_MODELS
 from tasks.params import Params
 
@@ -78,6 +79,7 @@ def promote(options: argparse.Namespace) -> None:
         expected=options.expect,
     )
     _say(tell_promotion(options.version, done))
+    announce_move(files.name, done)
 
 
 def approve(options: argparse.Namespace) -> None:
@@ -90,6 +92,7 @@ def approve(options: argparse.Namespace) -> None:
     registry, files = open_registry()
     done = promotion.approve(registry, options.version, files=files, reason=options.reason)
     _say(tell_promotion(options.version, done))
+    announce_move(files.name, done)
 
 
 def reject(options: argparse.Namespace) -> None:
@@ -99,8 +102,10 @@ def reject(options: argparse.Namespace) -> None:
         ConfigError: Without a reason, or if params.yaml or the store cannot be used.
         PromotionError: If it does not wait.
     """
-    registry, _ = open_registry()
-    _say(tell(promotion.reject(registry, options.version, reason=options.reason)))
+    registry, files = open_registry()
+    done = promotion.reject(registry, options.version, reason=options.reason)
+    _say(tell(done))
+    announce_move(files.name, done)
 
 
 def tell_promotion(version: int, done: Entry | None) -> list[str]:
@@ -120,6 +125,7 @@ def rollback(options: argparse.Namespace) -> None:
         registry, files=files, reason=options.reason, expected=options.expect
     )
     _say(tell(done))
+    announce_move(files.name, done)
 
 
 def promotions(options: argparse.Namespace) -> None:

@@ -16,11 +16,13 @@ from tasks import (
     _forget,
     _infer,
     _lineage,
+    _notify,
     _plan,
     _promotions,
     environment,
 )
 from tasks._nodes import LOOPBACK
+from tasks.masking import masked
 from tasks.summary import as_text, read_summary
 
 if TYPE_CHECKING:
@@ -46,15 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
         "lineage": lambda: _lineage.lineage(options),
         "drift": lambda: _drift.drift(options),
         "forget": lambda: _forget.forget(options),
+        "notify": lambda: _notify.try_out(options),
         "status": lambda: show_status(options.seconds),
     }
     try:
         code = commands[options.command]()
     except ConfigError as error:
-        sys.stderr.write(f"ovis {options.command}: {error}\n")
+        sys.stderr.write(masked(f"ovis {options.command}: {error}\n"))
         return 2
     except OvisError as error:
-        sys.stderr.write(f"ovis {options.command}: {error}\n")
+        sys.stderr.write(masked(f"ovis {options.command}: {error}\n"))
         return 1
     return code or 0
 
@@ -75,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage.add_parser(commands)
     _drift.add_parser(commands)
     _forget.add_parser(commands)
+    _notify.add_parser(commands)
     return parser
 
 

@@ -86,6 +86,17 @@ def masked(text: str) -> str:
     return text
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Tell whether a setting is a secret by its name or by the form of its value.
+
+    Example:
+        >>> is_secret("hub_token", "abcdefgh"), is_secret("model", "s3://bucket/tiny")
+        (True, False)
+    """
+    is_by_name = is_secret_name(name) and _is_worth_hiding(value)
+    return is_by_name or any(pattern.search(value) for pattern in PATTERNS)
+
+
 def masked_value(name: str, value: str) -> str:
     """Return the value of a setting: nothing of it is shown where its name says it is secret.
 

@@ -67,7 +67,7 @@ def notify(
         facts: Names and values; who, where and in which flow run is added.
     """
     config = _configuration()
-    message = _compose(config, kind, title, text, facts)
+    message = compose(config, kind, title, text, facts)
     if kind in config.log.kinds:
         _log(message)
     if kind in config.file.kinds:
@@ -82,6 +82,23 @@ def notify(
 def is_told_by_a_flow() -> bool:
     """Tell whether this process is a step of a flow run, which tells of its failure."""
     return bool(os.environ.get(FLOW_RUN))
+
+
+def compose(
+    config: NotifyConfig, kind: Kind, title: str, text: str, facts: Mapping[str, object]
+) -> Message:
+    """Make a message of it: who and where is added, secrets are masked, what is long is cut."""
+    added = {"who": account(), "where": socket.gethostname()}
+    if is_told_by_a_flow():
+        added["flow_run"] = os.environ[FLOW_RUN]
+    return Message(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        kind=kind,
+        title=masked(title),
+        text=_shortened(masked(text)),
+        facts={name: _fact(value) for name, value in {**added, **facts}.items()},
+        project=config.project or Path.cwd().name,
+    )
 
 
 def deliver(config: NotifyConfig, message: Message) -> dict[str, str]:
@@ -171,22 +188,6 @@ def _configuration() -> NotifyConfig:
     except (ConfigError, OSError, ValueError) as error:
         logger.warning("people are told as the defaults say: %s", masked(str(error)))
         return NotifyConfig()
-
-
-def _compose(
-    config: NotifyConfig, kind: Kind, title: str, text: str, facts: Mapping[str, object]
-) -> Message:
-    added = {"who": account(), "where": socket.gethostname()}
-    if is_told_by_a_flow():
-        added["flow_run"] = os.environ[FLOW_RUN]
-    return Message(
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        kind=kind,
-        title=masked(title),
-        text=_shortened(masked(text)),
-        facts={name: _fact(value) for name, value in {**added, **facts}.items()},
-        project=config.project or Path.cwd().name,
-    )
 
 
 def _fact(value: object) -> str | int | float | None:

@@ -6,6 +6,7 @@ numbers that way (`dvc exp run -S train.learning_rate=1e-5`).  Here both reading
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from ovis_model.config import (
 from ovis_model.errors import ConfigError
 from ovis_model.train_config import OUTSIDE_PIPELINE, TrainConfig
 from tasks.artifacts import PARAMS
+from tasks.masking import is_secret
 
 #: A number with an exponent, with or without a point: 1e-4, 1.0E+3, -2.e5.
 EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
@@ -66,6 +68,7 @@ class Params(BaseModel):
         missing = [name for name in CONFIGS if name not in sections]
         if missing:
             raise ConfigError(f"{path}: missing section(s): {', '.join(missing)}")
+        _refuse_secrets(sections, where=str(path))
         parsed: dict[str, Any] = {}
         for name, config in CONFIGS.items():
             values = sections[name]
@@ -87,6 +90,20 @@ def _check_train(config: TrainConfig, *, where: str) -> None:
         raise ConfigError(
             f"{where}: these keys are for a training outside the pipeline; in brackets what says "
             f"it here: {', '.join(given)}"
+        )
+
+
+def _refuse_secrets(values: Any, *, where: str, name: str = "") -> None:
+    """Refuse what is copied to git, DVC, MLflow and the model's folder from here."""
+    if isinstance(values, Mapping | list):
+        items = values.items() if isinstance(values, Mapping) else enumerate(values)
+        for key, value in items:
+            _refuse_secrets(value, where=where, name=f"{name}.{key}" if name else str(key))
+    elif isinstance(values, str) and is_secret(name, values):
+        raise ConfigError(
+            f"{where}: {name} holds a password or a key, and this file goes into git, MLflow and "
+            "the model's folder. Set an environment variable instead, such as HF_TOKEN, and make "
+            "the old value invalid"
         )
 
 

@@ -25,7 +25,7 @@ from tasks.params import Params
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _drift, _lineage, _mlflow, _registry  # noqa: PLC0415
+    from tasks import _announcements, _drift, _lineage, _mlflow, _registry  # noqa: PLC0415
 
     config = params.register_
     data = ValidationReport.read(VALIDATE_REPORT)
@@ -45,6 +45,7 @@ def run(params: Params) -> None:
     _lineage.keep_sample_list(registry, report.version, EXTRACTED)
     _drift.keep_profile(registry, report.version, EXTRACTED)
     report.write(REGISTER_REPORT)
+    _announcements.announce_verdict(registry, report)
 
 
 def data_metrics(report: ValidationReport) -> dict[str, float]:

@@ -6,7 +6,8 @@ import sqlite3
 from contextlib import closing
 
 from tasks import STEPS
-from tests.support.working_tree import stages_that_ran
+from tasks.artifacts import NOTIFICATIONS
+from tests.support.working_tree import SECRETS, stages_that_ran
 
 
 def test_a_flow_runs_what_dvc_finds_changed_and_records_five_tasks(tree):
@@ -33,10 +34,21 @@ def test_a_flow_runs_what_dvc_finds_changed_and_records_five_tasks(tree):
 
 
 def test_a_failing_step_fails_the_flow_and_stops_what_follows(tree):
-    tree.change_params(**{"validate.annotations": "missing.json"})
+    secret = SECRETS["DEMO_PASSWORD"]
+    tree.change_params(**{"validate.annotations": f"missing {secret}.json"})
     done = tree.run("python", "-m", "flows", "retrain", check=False)
     assert done.returncode == 1
-    assert "missing.json" in done.stdout
+    assert "missing ***.json" in done.stdout
     assert "Task run 'extract" not in done.stdout
     assert not (tree.path / "data/validated").exists()
     assert tree.processes() == []
+    # By the flow, not by the step as well, nor at each attempt.
+    (line,) = (tree.path / NOTIFICATIONS).read_text("utf-8").splitlines()
+    told = json.loads(line)
+    assert told["title"] == "retrain failed"
+    assert "missing ***.json" in told["text"]
+    # Neither the terminal nor Prefect's logs and states.
+    assert secret not in done.stdout
+    kept = [path.read_bytes() for path in (tree.path / ".prefect").glob("prefect.db*")]
+    assert any(b"missing ***.json" in content for content in kept)
+    assert not any(secret.encode() in content for content in kept)

@@ -14,6 +14,7 @@ from tasks.artifacts import (
     EXTRACTED,
     MODEL,
     MODEL_CARD,
+    NOTIFICATIONS,
     REGISTER_REPORT,
     TRAIN_REPORT,
     VALIDATE_REPORT,
@@ -51,6 +52,11 @@ def working_tree(tmp_path, monkeypatch):
     return tmp_path
 
 
+def told():
+    lines = [json.loads(line) for line in NOTIFICATIONS.read_text("utf-8").splitlines()]
+    return [(line["kind"], line["title"]) for line in lines]
+
+
 def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplog):
     caplog.set_level("INFO")
     params = Params.read()
@@ -67,8 +73,10 @@ def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplo
     register.run(params)
     assert REGISTER_REPORT.read_bytes() == refused
     assert "nothing added" in caplog.text
+    assert told() == [("gate_refused", "the gate refused ovis2_5 version 1")]
 
     write_evaluation(EVALUATE_REPORT, **dict.fromkeys(benchmarks, scores(99)))
     register.run(params)
     report = RegisterReport.read(REGISTER_REPORT)
     assert (report.version, report.promoted, report.champion) == (1, True, 1)
+    assert told()[1:] == [("promoted", "ovis2_5 version 1 is the champion")]

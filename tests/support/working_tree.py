@@ -19,6 +19,12 @@ EGRESS = ROOT / "tests/support/egress"
 #: The user's own settings stay outside: they would lead out of the working tree.
 #: SHELL too: a service has none, and DVC then takes /bin/sh.
 OUTSIDE = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "CRON", "SHELL")
+#: Secrets that every command here can read in its environment, and none may repeat anywhere.
+SECRETS = {
+    "HF_TOKEN": "hf_" + "planted" * 5,
+    "AWS_SECRET_ACCESS_KEY": "planted/Aws/0123456789abcdefghijklmnopqrs",
+    "DEMO_PASSWORD": "planted horse battery",
+}
 #: A pipeline in seconds: few samples, a handful of optimizer steps, no floor in the gate.
 SMALL_SAMPLE = {
     "digits.train": {
@@ -61,6 +67,7 @@ class WorkingTree:
         inherited = {key: value for key, value in os.environ.items() if key not in OUTSIDE}
         return {
             **inherited,
+            **SECRETS,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             # This tree's code comes before the installed one, which is the tested tree's.
             "PYTHONPATH": os.pathsep.join([str(EGRESS), str(self.path)]),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import NOTIFICATIONS
+from tasks.cli import main
 from tasks.notifications import FLOW_RUN, MAX_TEXT, notify
 from tests.support.message_sink import SECRET_PATH, receiving
 
@@ -157,3 +158,15 @@ def test_a_file_that_cannot_be_written_is_said_and_harmless(sink, caplog):
     notify("failure", "train failed")
     assert "reports/notifications.jsonl was not written" in caplog.text
     assert len(sink.received) == 1
+
+
+def test_a_try_says_of_each_address_what_became_of_the_message(sink, monkeypatch, capsys):
+    assert main(["notify"]) == 0
+    assert capsys.readouterr().out == ("webhook  told\nslack    OVIS_SLACK_WEBHOOK is not set\n")
+    configure(webhook={"address": "OVIS_WEBHOOK", "kinds": ["drift"]})
+    monkeypatch.setenv("OVIS_SLACK_WEBHOOK", sink.address)
+    sink.behaviour = "error"
+    assert main(["notify"]) == 1
+    assert capsys.readouterr().out == (
+        "webhook  is not to tell failure\nslack    127.0.0.1 answered 500\n"
+    )

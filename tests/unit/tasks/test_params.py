@@ -159,3 +159,18 @@ def test_a_key_that_only_counts_outside_the_pipeline_is_refused(params_file, key
     )
     assert f"{key} (" in str(caught.value)
     assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.hub_token", "anything at all"),
+        ("validate.raw_data", "s3://me:pa55word@bucket/raw"),
+        ("train.stages", [{"ovis_pretrained_path": f"hf_{34 * 'a'}"}]),
+    ],
+)
+def test_a_secret_is_refused_without_repeating_it(params_file, key, value):
+    with pytest.raises(ConfigError, match=rf"{key}\S* holds a password or a key") as caught:
+        Params.read(params_file(**{key: value}))
+    assert "pa55word" not in str(caught.value)
+    assert "hf_" not in str(caught.value)
