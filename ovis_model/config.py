@@ -285,4 +285,7 @@ class RegisterConfig(StepConfig):
     promotion: Literal["automatic", "by_approval"] = Field(
         default="automatic", description="what follows a passing gate: the alias moves, or waits"
     )
+    keep_best: int = Field(
+        default=0, ge=0, description="best versions that keep their files without an alias"
+    )
     gate: GateConfig = Field(default_factory=GateConfig)

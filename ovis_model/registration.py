@@ -11,7 +11,6 @@ that a person made by hand.
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +53,7 @@ from ovis_model.registry import (
     Registry,
 )
 from ovis_model.reports import Report, write_text
+from ovis_model.retention import drop_surplus
 
 LINEAGE = "lineage.json"
 
@@ -223,7 +223,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
         version = _enter(facts, keep_files(model, store / digest), registry)
         objections = _settle(config, version, facts, registry)
         write_text(card, render_card(facts, objections))
-        _drop_unaliased(store, registry)
+        drop_surplus(store, registry, best=config.keep_best)
         return _report(facts, version, objections, registry)
 
 
@@ -341,13 +341,3 @@ def _report(
         aliases=[alias for alias, holder in holders.items() if holder == version],
         champion=holders[CHAMPION],
     )
-
-
-def _drop_unaliased(store: Path, registry: Registry) -> None:
-    """Delete the kept files of versions without an alias; DVC's cache still has them."""
-    holders = {registry.version_at(alias) for alias in ALIASES} - {None}
-    aliased = {registry.tags_of(one).get(MODEL_DIGEST) for one in holders if one is not None}
-    for folder in sorted(store.iterdir()):
-        if folder.name not in aliased:
-            logger.info("no alias needs the files in %s any more; deleting them", folder)
-            shutil.rmtree(folder)

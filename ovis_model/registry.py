@@ -76,6 +76,10 @@ class Registry(Protocol):
         """
         ...
 
+    def versions_with(self, tag: str) -> list[int]:
+        """Return the versions that have this tag, oldest first."""
+        ...
+
     def tags_of(self, version: int) -> dict[str, str]:
         """Return a version's tags.
 

@@ -225,16 +225,23 @@ class MlflowRegistry:
 
     def versions(self) -> list[int]:
         """Return every version, oldest first."""
-        found: list[int] = []
+        return [int(one.version) for one in self._all()]
+
+    def versions_with(self, tag: str) -> list[int]:
+        """Return the versions that have this tag, oldest first."""
+        return [int(one.version) for one in self._all() if tag in one.tags]
+
+    def _all(self) -> list[ModelVersion]:
+        found: list[ModelVersion] = []
         token = None
         while True:
             page = self._client.search_model_versions(
                 f"name = '{self._name}'", max_results=VERSIONS_PER_PAGE, page_token=token
             )
-            found += [int(one.version) for one in page]
+            found += page
             token = page.token
             if not token:
-                return sorted(found)
+                return sorted(found, key=lambda one: int(one.version))
 
     def run_of(self, version: int) -> Run:
         """Return the run that trained a version."""

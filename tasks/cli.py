@@ -14,6 +14,7 @@ from tasks import (
     _drift,
     _eval,
     _forget,
+    _gc,
     _infer,
     _lineage,
     _notify,
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "lineage": lambda: _lineage.lineage(options),
         "drift": lambda: _drift.drift(options),
         "forget": lambda: _forget.forget(options),
+        "gc": lambda: _gc.collect(options),
         "notify": lambda: _notify.try_out(options),
         "status": lambda: show_status(options.seconds),
     }
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _lineage.add_parser(commands)
     _drift.add_parser(commands)
     _forget.add_parser(commands)
+    _gc.add_parser(commands)
     _notify.add_parser(commands)
     return parser
 

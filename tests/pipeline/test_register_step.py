@@ -12,6 +12,7 @@ from tasks.artifacts import (
     DATA_CARD,
     EVALUATE_REPORT,
     EXTRACTED,
+    KEPT_MODELS,
     MODEL,
     MODEL_CARD,
     NOTIFICATIONS,
@@ -19,6 +20,7 @@ from tasks.artifacts import (
     TRAIN_REPORT,
     VALIDATE_REPORT,
 )
+from tasks.cli import main
 from tasks.params import Params
 from tests.support.raw_data import sample, write_annotations
 from tests.support.registry import scores, write_evaluation, write_manifest
@@ -57,7 +59,7 @@ def told():
     return [(line["kind"], line["title"]) for line in lines]
 
 
-def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplog):
+def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplog, capsys):
     caplog.set_level("INFO")
     params = Params.read()
     benchmarks = dict.fromkeys(params.register_.gate.min_score, scores(20))
@@ -80,3 +82,8 @@ def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplo
     report = RegisterReport.read(REGISTER_REPORT)
     assert (report.version, report.promoted, report.champion) == (1, True, 1)
     assert told()[1:] == [("promoted", "ovis2_5 version 1 is the champion")]
+
+    capsys.readouterr()
+    assert main(["gc", "--yes"]) == 0
+    assert "kept: the files of version 1, challenger, champion" in capsys.readouterr().out
+    assert (KEPT_MODELS / "ovis2_5" / report.model_digest / "model.safetensors").exists()

@@ -40,6 +40,9 @@ class MemoryRegistry:
     def check_upload(self, version: int) -> bool:
         return False
 
+    def versions_with(self, tag: str) -> list[int]:
+        return [number for number, tags in self.versions.items() if tag in tags]
+
     def tags_of(self, version: int) -> dict[str, str]:
         if version not in self.versions:
             raise PromotionError(f"there is no version {version}")
