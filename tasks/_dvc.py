@@ -11,8 +11,8 @@ from prefect import get_run_logger, runtime
 
 from ovis_model.errors import StageError
 from tasks import _processes
+from tasks.environment import FLOW_RUN
 from tasks.masking import masked
-from tasks.notifications import FLOW_RUN
 
 #: DVC names whoever holds the working tree in a line with one of these.
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")

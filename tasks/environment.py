@@ -10,6 +10,9 @@ from pathlib import Path
 
 from tasks.artifacts import PREFECT_HOME
 
+#: Set for the steps of a flow run, to its id.  The flow tells of their failures: once, when its
+#: retries are used up, and also of a step that was killed and can tell nothing.
+FLOW_RUN = "OVIS_FLOW_RUN"
 DEFAULTS = {
     # The word, not 1: MLflow compares with "true".
     "DO_NOT_TRACK": "true",

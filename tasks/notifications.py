@@ -25,12 +25,10 @@ import httpx
 from ovis_model.errors import ConfigError
 from tasks._account import account
 from tasks.artifacts import NOTIFICATIONS
+from tasks.environment import FLOW_RUN
 from tasks.masking import masked
 from tasks.operations import AddressConfig, Kind, NotifyConfig, Operations
 
-#: Set for the steps of a flow run, to its id.  The flow tells of their failures: once, when its
-#: retries are used up, and also of a step that was killed and can tell nothing.
-FLOW_RUN = "OVIS_FLOW_RUN"
 #: Characters; Slack cuts longer messages, and nobody reads them.
 MAX_TEXT = 3000
 LEVELS = {"failure": logging.ERROR, "gate_refused": logging.WARNING, "drift": logging.WARNING}

@@ -8,7 +8,8 @@ import pytest
 
 from tasks.artifacts import NOTIFICATIONS
 from tasks.cli import main
-from tasks.notifications import FLOW_RUN, MAX_TEXT, notify
+from tasks.environment import FLOW_RUN
+from tasks.notifications import MAX_TEXT, notify
 from tests.support.message_sink import SECRET_PATH, receiving
 
 

@@ -21,10 +21,11 @@ from ovis_model.registry import (
     VERDICT_KEY,
 )
 from ovis_model.reports import sha256_of_file
+from tasks._account import account
 from tasks._lineage import keep_sample_list
 from tasks._mlflow import run_of
-from tasks._registry import MlflowRegistry, account
-from tasks.artifacts import KEPT_MODELS
+from tasks._registry import MlflowRegistry
+from tasks.artifacts import KEPT_MODELS, NOTIFICATIONS
 from tasks.cli import main
 from tests.support.registry import write_model
 from tests.support.training_world import text_sample, write_extracted
@@ -100,6 +101,7 @@ def test_a_promotion_and_a_rollback_from_the_command_line(home, capsys):
     assert main(["promote", "3", "--force", "--reason", "a drill"]) == 0
     assert "promote by force: previous nowhere -> 1, champion 1 -> 3" in capsys.readouterr().out
     assert registry.tags_of(3)["ovis.forced"] == "a drill"
+    assert registry.versions_with("ovis.forced") == [3]
     assert main(["promote", "99"]) == 1
     assert "ovis2_5 has no version 99; `make ui`" in capsys.readouterr().err
 
@@ -107,6 +109,9 @@ def test_a_promotion_and_a_rollback_from_the_command_line(home, capsys):
     said = capsys.readouterr().out
     assert said.count("octavia") == 4
     assert "8 lines in " in said
+    told = [json.loads(line) for line in (home / NOTIFICATIONS).read_text("utf-8").splitlines()]
+    assert [line["kind"] for line in told] == ["promoted", "promoted", "rolled_back", "promoted"]
+    assert told[-1]["facts"]["forced"] is True
     assert said.endswith("none changed\nchallenger nowhere, champion 3, previous 1\n")
 
     registry.move_alias("champion", 2)  # as one does on MLflow's pages
