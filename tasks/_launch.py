@@ -17,6 +17,7 @@ from ovis_model.errors import StageError, StageStopped
 from ovis_model.training import exit_codes
 from tasks import _processes
 from tasks._nodes import LOOPBACK, Node
+from tasks.masking import masked
 
 #: How long a trainer whose parent was killed may take to end before we give up on its lock.
 LOCK_SECONDS = 45.0
@@ -68,6 +69,8 @@ def run_training(  # noqa: PLR0913 - all by name
             )
         except StageError as error:
             raise screen.explain(error) from error
+        finally:
+            screen.finish()
 
 
 def torchrun(job: Path, *, nproc_per_node: int, node: Node = ALONE) -> list[str]:
@@ -121,6 +124,7 @@ class Screen:
         self.tail: deque[bytes] = deque()
         self.exit_code: int | None = None
         self.process: int | None = None
+        self._rest = b""
 
     def show(self, piece: bytes) -> None:
         """Pass on the next piece of output."""
@@ -131,7 +135,21 @@ class Screen:
             self.process = None if verdict[2] is None else int(verdict[2])
             piece = piece[: piece.rfind(b"\n", 0, verdict.start()) + 1]
         _processes.keep_end(self.tail, piece)
-        sys.stdout.buffer.write(piece)
+        self._rest += piece
+        # Whole lines and states of a progress bar: half a secret could not be masked.
+        end = 1 + max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r"))
+        whole, self._rest = self._rest[:end], self._rest[end:]
+        self._write(whole)
+
+    def finish(self) -> None:
+        """Show what came after the last line end."""
+        self._write(self._rest)
+        self._rest = b""
+
+    @staticmethod
+    def _write(output: bytes) -> None:
+        text = masked(output.decode(errors="surrogateescape"))
+        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
         sys.stdout.buffer.flush()
 
     def explain(self, error: StageError) -> StageError:

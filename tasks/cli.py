@@ -23,7 +23,7 @@ from tasks import (
     environment,
 )
 from tasks._nodes import LOOPBACK
-from tasks.masking import masked
+from tasks.masking import mask_logging, mask_tracebacks, masked
 from tasks.summary import as_text, read_summary
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, do it, and return the exit code."""
     options = _parser().parse_args(arguments)
     environment.apply()
+    mask_logging()
+    mask_tracebacks()
     commands: dict[str, Callable[[], int | None]] = {
         "ui": lambda: show_ui(options.port),
         "infer": lambda: _infer.infer(options),

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
@@ -123,6 +124,8 @@ def mask_logging() -> None:
     Libraries have handlers of their own, which a filter on ours would not reach.
     """
     make = logging.getLogRecordFactory()
+    if getattr(make, "is_masking", False):
+        return
 
     def make_masked(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
@@ -134,7 +137,13 @@ def mask_logging() -> None:
             record.exc_text = masked_traceback(*record.exc_info)
         return record
 
+    make_masked.is_masking = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(make_masked)
+
+
+def mask_tracebacks() -> None:
+    """Mask what Python prints of an exception that nobody caught."""
+    sys.excepthook = lambda *trace: sys.stderr.write(f"{masked_traceback(*trace)}\n")
 
 
 def masked_traceback(

@@ -9,7 +9,7 @@ import pytest
 
 from ovis_model.errors import StageError, StageStopped
 from tasks import _launch
-from tasks._launch import Tail, environment, exclusive, free_port, torchrun
+from tasks._launch import Screen, Tail, environment, exclusive, free_port, torchrun
 
 
 def test_each_line_of_the_metrics_log_is_handed_on_once_and_when_complete(tmp_path):
@@ -143,6 +143,15 @@ def test_a_training_that_was_stopped_asks_to_be_run_again(tmp_path, monkeypatch,
         )
     expected = f"training was stopped{by}; run it again, and it goes on from its last checkpoint"
     assert str(caught.value) == expected
+
+
+def test_what_training_shows_is_masked_wherever_its_pieces_are_cut(monkeypatch, capfdbinary):
+    monkeypatch.setenv("DEMO_TOKEN", "sw0rdfish")
+    screen = Screen()
+    for piece in (b"no sw0r", b"dfish \xff\n 1% of sw0rd", b"fish\r 2%", b" of sw0rdfish"):
+        screen.show(piece)
+    screen.finish()
+    assert capfdbinary.readouterr().out == b"no *** \xff\n 1% of ***\r 2% of ***"
 
 
 def test_training_in_two_processes_reports_metrics_while_it_runs(tmp_path, monkeypatch, capfd):

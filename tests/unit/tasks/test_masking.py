@@ -2,10 +2,11 @@
 
 import io
 import logging
+import sys
 
 import pytest
 
-from tasks.masking import MASK, mask_logging, masked, masked_value
+from tasks.masking import MASK, mask_logging, mask_tracebacks, masked, masked_value
 
 SHA256 = 8 * "0123abcd"
 
@@ -123,3 +124,17 @@ def test_every_logger_is_masked_with_its_arguments_and_tracebacks(stream, monkey
     assert "5 % of ***" in stream.getvalue()
     assert "ValueError: *** is wrong" in stream.getvalue()
     assert "sw0rdfish" not in stream.getvalue()
+
+
+def test_logging_is_masked_once_however_often_it_is_asked_for(stream):
+    before = logging.getLogRecordFactory()
+    mask_logging()
+    assert logging.getLogRecordFactory() is before
+
+
+def test_what_nobody_caught_is_printed_masked(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    mask_tracebacks()
+    error = ValueError("https://me:pa55word@host/ does not answer")
+    sys.excepthook(ValueError, error, None)
+    assert capsys.readouterr().err == "ValueError: https://***@host/ does not answer\n"
