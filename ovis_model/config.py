@@ -269,13 +269,63 @@ class EvaluateConfig(ThinkingConfig):
     )
 
 
-class GateConfig(StepConfig):
-    """What a candidate must reach before `champion` may move to it; scores are percent."""
+Role = Literal["target", "guard"]
 
-    min_score: dict[str, float] = Field(default_factory=dict)
-    max_regression: float = Field(default=1.0, ge=0, description="points under the champion")
+
+class ComparisonRules(StepConfig):
+    """What a candidate must show against another model; numbers are points, 0 to 100."""
+
+    targets: tuple[str, ...] = Field(
+        default=(), description="benchmarks that must improve; the others are guards"
+    )
+    margin: float = Field(default=1.0, gt=0, description="a guard may lose less than this")
+    margins: dict[str, float] = Field(default_factory=dict, description="by guard, if another")
+    gain: float = Field(default=2.0, gt=0, description="smallest gain of a target worth having")
+    max_forced_close_increase: float = Field(default=2.0, ge=0)
+    max_invalid_increase: float = Field(default=1.0, ge=0)
+    slices_may_regress: bool = True
+
+    def role_of(self, benchmark: str) -> Role:
+        """Tell what a benchmark is compared for."""
+        return "target" if benchmark in self.targets else "guard"
+
+    def sought(self, benchmark: str) -> float:
+        """Return the gain or the loss, in points, that the rows of a benchmark should show."""
+        if self.role_of(benchmark) == "target":
+            return self.gain
+        return self.margins.get(benchmark, self.margin)
+
+
+class GateConfig(ComparisonRules):
+    """What a candidate must show before `champion` may move to it.
+
+    The inherited keys are about the champion; `margin` and `margins` about the base model, too.
+    """
+
+    min_score: dict[str, float] = Field(default_factory=dict, description="percent")
     max_forced_close_fraction: float = Field(default=1.0, ge=0, le=1)
     max_invalid_fraction: float = Field(default=1.0, ge=0, le=1)
+    max_tokens_ratio: float | None = Field(
+        default=None, gt=0, description="new tokens per answer, as a multiple of the champion's"
+    )
+
+    @property
+    def against_champion(self) -> ComparisonRules:
+        """The inherited keys."""
+        return ComparisonRules(**self.model_dump(include=set(ComparisonRules.model_fields)))
+
+    @property
+    def against_base(self) -> ComparisonRules:
+        """No benchmark may lose more than its margin.
+
+        How the base thinks, and how often it has no answer, is no measure for a tuned model.
+        """
+        return ComparisonRules(
+            margin=self.margin,
+            margins=self.margins,
+            max_forced_close_increase=100,
+            max_invalid_increase=100,
+        )
 
 
 class RegisterConfig(StepConfig):

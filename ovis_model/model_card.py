@@ -3,7 +3,7 @@
 A card holds no clock reading and no machine's paths, so the same model has the same card.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,12 +76,12 @@ class Facts:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-def render_card(facts: Facts, objections: Sequence[str]) -> str:
+def render_card(facts: Facts, verdict: str) -> str:
     """Write the card as Markdown.
 
     Args:
         facts: Where the model comes from and its scores.
-        objections: The gate's; none means the model passed.
+        verdict: The gate's, as Markdown.
     """
     parts = [
         f"# {facts.model_name}",
@@ -91,7 +91,7 @@ def render_card(facts: Facts, objections: Sequence[str]) -> str:
         _protocol(facts.protocol),
         _scores(facts.benchmarks),
         "## Gate",
-        _verdict(objections),
+        verdict,
         "## Use",
         _use(facts.model_name),
         "## Limits",
@@ -155,12 +155,6 @@ def _scores(benchmarks: Mapping[str, Benchmark]) -> str:
         for name, one in benchmarks.items()
     ]
     return "\n".join(header + rows)
-
-
-def _verdict(objections: Sequence[str]) -> str:
-    if not objections:
-        return "Passed."
-    return "\n".join(["Refused:", "", *(f"- {objection}" for objection in objections)])
 
 
 def _use(model_name: str) -> str:

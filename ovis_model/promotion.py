@@ -279,6 +279,16 @@ def restart(registry: Registry, reason: str) -> Entry:
         )
 
 
+def was_taken_down(entries: Sequence[Entry], version: int) -> bool:
+    """Tell whether a person replaced this champion, and nobody made it champion since."""
+    found = False
+    for entry in entries:
+        for move in entry.moves if entry.event == DONE else ():
+            if move.alias == CHAMPION and version in (move.before, move.after):
+                found = move.before == version and entry.action in ("promote", "rollback")
+    return found
+
+
 def moved_elsewhere(registry: Registry, entries: Sequence[Entry]) -> list[str]:
     """Say which aliases are not where the log left them: somebody moved them past it."""
     places = {

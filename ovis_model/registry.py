@@ -30,9 +30,11 @@ DRIFT_PROFILE = "ovis.drift_profile"
 SCORES = "ovis.scores"
 VERDICT = "ovis.gate"
 OBJECTIONS = "ovis.gate_objections"
+#: The sha256 of the gate's whole report, which is kept with the version's run.
+EVIDENCE = "ovis.gate_evidence"
 #: The champion that the gate compared a version with; `NO_CHAMPION` if there was none.
 JUDGED_AGAINST = "ovis.judged_against"
-#: Digest of model, evaluation and gate: what was judged, and by which rules.  It begins with
+#: Digest of all models' answers and the gate: what was judged, and by which rules.  It begins with
 #: `PENDING` until the aliases have followed.
 VERDICT_KEY = "ovis.verdict_key"
 PENDING = "pending:"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from ovis_model.config import ComparisonRules
 from ovis_model.errors import ConfigError, list_examples
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ def compare_runs(options: argparse.Namespace) -> int:
     # Imported here: scipy takes a second, which `ovis status` need not wait for.
     from ovis_model.evaluation.comparison import compare  # noqa: PLC0415
     from ovis_model.evaluation.predictions import read_run  # noqa: PLC0415
-    from ovis_model.evaluation.verdict import ComparisonRules  # noqa: PLC0415
 
     given = {name: getattr(options, name) for name in ("margin", "gain")}
     values = {name: value for name, value in given.items() if value is not None}

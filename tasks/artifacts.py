@@ -27,11 +27,11 @@ TRAIN_XRAY = REPORTS / "train_xray.html"
 EVALUATE_REPORT = REPORTS / "evaluate.json"
 EVALUATE_HTML = REPORTS / "evaluate.html"
 EVALUATE_SCORES = REPORTS / "evaluate_scores.csv"
-EVALUATE_GUARD = REPORTS / "guard.json"
 PREDICTIONS = REPORTS / "predictions"
 #: Answers of an unfinished evaluation: outside every DVC out for the same reason.
 EVALUATE_RESUME = REPORTS / ".resume"
 REGISTER_REPORT = REPORTS / "register.json"
+GATE_REPORT = REPORTS / "gate.json"
 MODEL_CARD = REPORTS / "model_card.md"
 #: What people were told, one JSON object per line; holds times, so no stage reads it.
 NOTIFICATIONS = REPORTS / "notifications.jsonl"

@@ -9,10 +9,10 @@ from prefect.logging import get_run_logger
 
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
+from ovis_model.registry import CHAMPION, MODEL_DIGEST
 from ovis_model.reports import write_text
 from tasks._dvc import reproduce
 from tasks.artifacts import (
-    EVALUATE_GUARD,
     EVALUATE_HTML,
     EVALUATE_REPORT,
     EVALUATE_RESUME,
@@ -34,7 +34,7 @@ def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks evaluate`."""
     # Imported here: torch and mlflow take seconds, which a flow need not wait for.
     from ovis_model.evaluation import evaluation  # noqa: PLC0415
-    from ovis_model.evaluation.predictions import read_run  # noqa: PLC0415
+    from ovis_model.evaluation.predictions import BASE, TUNED, read_run  # noqa: PLC0415
     from ovis_model.evaluation.timing import timing_metrics  # noqa: PLC0415
     from tasks import _mlflow  # noqa: PLC0415
 
@@ -48,7 +48,6 @@ def run(params: Params) -> None:
         outputs=evaluation.Outputs(
             predictions=PREDICTIONS,
             html=EVALUATE_HTML,
-            guard=EVALUATE_GUARD,
             working=EVALUATE_RESUME,
         ),
     )
@@ -56,9 +55,9 @@ def run(params: Params) -> None:
     write_text(EVALUATE_SCORES, scores_csv(report))
     log.info("%s", report.to_table())
     # Clock readings are for the tracker: another step reads the report.
-    runs = {role: read_run(PREDICTIONS / role) for role in (evaluation.BASE, evaluation.TUNED)}
+    runs = {role: read_run(PREDICTIONS / role) for role in (BASE, TUNED)}
     metrics = {**report.metrics, **timing_metrics(runs)}
-    artifacts = (EVALUATE_REPORT, EVALUATE_HTML, EVALUATE_GUARD, PREDICTIONS)
+    artifacts = (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS)
     _mlflow.log_results(digest, metrics, artifacts)
 
 
@@ -75,8 +74,7 @@ def scores_csv(report: EvaluationReport) -> str:
 
 def find_models(params: Params) -> "Models":
     """Say who is asked; only here the registry is asked who the champion is."""
-    from ovis_model.evaluation.evaluation import CHAMPION, Models  # noqa: PLC0415
-    from ovis_model.registry import MODEL_DIGEST  # noqa: PLC0415
+    from ovis_model.evaluation.evaluation import Models  # noqa: PLC0415
     from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     base = Path(params.train.ovis_pretrained_path)
@@ -90,10 +88,9 @@ def find_models(params: Params) -> "Models":
         return Models(
             MODEL,
             base,
-            champion_version=version,
             champion_note=f"the files of version {version} are not in {kept}",
         )
-    return Models(MODEL, base, kept, version)
+    return Models(MODEL, base, kept)
 
 
 @task(name="evaluate", retries=1, retry_delay_seconds=60)

@@ -7,14 +7,18 @@ from ovis_model import registration
 from ovis_model.data.report import ValidationReport
 from ovis_model.model_folder import read_inputs_digest
 from ovis_model.registration import RegisterReport
+from ovis_model.registry import EVIDENCE
+from ovis_model.reports import sha256_of_file
 from tasks._dvc import reproduce
 from tasks.artifacts import (
     DATA_CARD,
     EVALUATE_REPORT,
     EXTRACTED,
+    GATE_REPORT,
     KEPT_MODELS,
     MODEL,
     MODEL_CARD,
+    PREDICTIONS,
     REGISTER_REPORT,
     TRAIN_REPORT,
     VALIDATE_REPORT,
@@ -37,11 +41,15 @@ def run(params: Params) -> None:
         config,
         model=MODEL,
         evaluation=EVALUATE_REPORT,
+        predictions=PREDICTIONS,
         training=TRAIN_REPORT,
         kept_models=KEPT_MODELS,
         card=MODEL_CARD,
+        judgement=GATE_REPORT,
         registry=registry,
     )
+    if registry.tags_of(report.version)[EVIDENCE] == sha256_of_file(GATE_REPORT):
+        registry.keep_file(report.version, GATE_REPORT)
     _lineage.keep_sample_list(registry, report.version, EXTRACTED)
     _drift.keep_profile(registry, report.version, EXTRACTED)
     report.write(REGISTER_REPORT)

@@ -14,6 +14,7 @@ from math import ceil
 
 import numpy as np
 
+from ovis_model.config import ComparisonRules
 from ovis_model.errors import ConfigError, GateError, list_examples
 from ovis_model.evaluation.aggregation import share_rows
 from ovis_model.evaluation.pairing import Paired, pair
@@ -29,7 +30,6 @@ from ovis_model.evaluation.statistics import (
 from ovis_model.evaluation.verdict import (
     BenchmarkComparison,
     Comparison,
-    ComparisonRules,
     Evidence,
     Flip,
     Rates,
@@ -69,7 +69,7 @@ def compare(candidate: Run, champion: Run, rules: ComparisonRules) -> Comparison
             answers that are missing or ended in an error.
         ConfigError: If the rules name a benchmark that was not run.
     """
-    _refuse_unknown_names(rules, candidate)
+    refuse_unknown_names(rules, candidate)
     matches = match_runs(candidate, champion)
     evidence = _weigh(matches, rules)
     slices = compare_slices(matches)
@@ -140,7 +140,12 @@ def self_promotion(targets: Sequence[Paired], *, draws: int = SELF_DRAWS) -> flo
 # ---- what cannot be compared ----------------------------------------------------------------
 
 
-def _refuse_unknown_names(rules: ComparisonRules, run: Run) -> None:
+def refuse_unknown_names(rules: ComparisonRules, run: Run) -> None:
+    """Refuse rules about benchmarks that were not run.
+
+    Raises:
+        ConfigError: Naming them.
+    """
     unknown = sorted({*rules.targets, *rules.margins} - run.record.benchmarks.keys())
     if unknown:
         raise ConfigError(

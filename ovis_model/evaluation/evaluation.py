@@ -17,9 +17,8 @@ from ovis_model.evaluation.contamination import Asked, Overlap, TrainingTraces, 
 from ovis_model.evaluation.exam import Exam
 from ovis_model.evaluation.exams import build_exams, describe_protocol, official_protocol
 from ovis_model.evaluation.gallery import PicturesOf
-from ovis_model.evaluation.guard import Incumbent, stand_guard
 from ovis_model.evaluation.item_media import load_media
-from ovis_model.evaluation.predictions import PredictionRow, Run
+from ovis_model.evaluation.predictions import BASE, TUNED, PredictionRow, Run
 from ovis_model.evaluation.published import find_published
 from ovis_model.evaluation.report import render_html
 from ovis_model.evaluation.running import ask, drop_unused, refuse_errors, write_run
@@ -30,12 +29,10 @@ from ovis_model.evaluation.working_rows import WorkingRows
 from ovis_model.inference.engine import BatchLimit
 from ovis_model.model_folder import digest_of_folder
 from ovis_model.processing.processing_ovis2_5 import Ovis2_5Processor
+from ovis_model.registry import CHAMPION
 from ovis_model.reports import write_text
 
 log = logging.getLogger(__name__)
-
-#: Who sits the exam; the first two are also the folders of their predictions.
-BASE, TUNED, CHAMPION = "base", "tuned", "champion"
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,12 @@ class Models:
         tuned: The tuned checkpoint; its pixel limits and frame sampling hold for all.
         base: The checkpoint it was tuned from.
         champion: The registry's champion, None if there is none or its files are not here.
-        champion_version: Its version.
         champion_note: Why it is not asked.
     """
 
     tuned: Path
     base: Path
     champion: Path | None = None
-    champion_version: int | None = None
     champion_note: str = "there is no champion"
 
 
@@ -62,15 +57,13 @@ class Outputs:
     """What an evaluation writes.
 
     Attributes:
-        predictions: Folder that receives a run of each model, `tuned` and `base`; replaced.
+        predictions: Folder that receives a run of each model that was asked; replaced.
         html: The report with pictures.
-        guard: What the candidate lost against base and champion.
         working: Folder of unfinished runs, which outlives a kill.
     """
 
     predictions: Path
     html: Path
-    guard: Path
     working: Path
 
 
@@ -103,13 +96,13 @@ def evaluate(
     sitting = _Sitting(config, exams, seen_as=models.tuned, working=outputs.working)
     base = sitting.ask(models.base, BASE)
     tuned = sitting.ask(models.tuned, TUNED)
-    incumbent = _ask_champion(sitting, models, tuned)
+    champion = _ask_champion(sitting, models, tuned)
     sampling = Ovis2_5Processor.from_pretrained(models.tuned).frame_sampling
     sources = Sources(
         tuned=tuned,
         base=base,
         thinking_off=_ask_without_thinking(sitting, asked, models.tuned),
-        champion=incumbent.run,
+        champion=champion,
         published=_find_published(asked, config, models.tuned, tuned),
         overlaps={} if training is None else _find_overlaps(asked, training, sampling),
     )
@@ -122,14 +115,12 @@ def evaluate(
     )
     partial = outputs.predictions.with_name(outputs.predictions.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for role, run in ((BASE, base), (TUNED, tuned)):
-        write_run(run, partial / role)
+    for role, run in ((BASE, base), (TUNED, tuned), (CHAMPION, champion)):
+        if run is not None:
+            write_run(run, partial / role)
     shutil.rmtree(outputs.predictions, ignore_errors=True)
     partial.rename(outputs.predictions)
     write_text(outputs.html, page)
-    guard = stand_guard(tuned, base, incumbent)
-    guard.write(outputs.guard)
-    log.info("%s", guard.to_table())
     drop_unused(outputs.working, sitting.used)
     return report
 
@@ -191,13 +182,14 @@ def _find_published(
     return {one.name: find_published(one, protocol, run) for one in asked}
 
 
-def _ask_champion(sitting: _Sitting, models: Models, tuned: Run) -> Incumbent:
-    version = models.champion_version
-    if models.champion is None:
-        return Incumbent(version, note=models.champion_note)
-    if digest_of_folder(models.champion) == tuned.record.model:
-        return Incumbent(version, note="the candidate is the champion")
-    return Incumbent(version, sitting.ask(models.champion, CHAMPION))
+def _ask_champion(sitting: _Sitting, models: Models, tuned: Run) -> Run | None:
+    note = models.champion_note
+    if models.champion is not None:
+        if digest_of_folder(models.champion) != tuned.record.model:
+            return sitting.ask(models.champion, CHAMPION)
+        note = "the candidate is the champion"
+    log.info("no champion is asked: %s", note)
+    return None
 
 
 def _find_overlaps(

@@ -7,6 +7,7 @@ A line is written whole and synced, so that a killed run loses nothing that it h
 line torn by the kill is the last one: readers count it, and the next writer cuts it off.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,10 @@ from ovis_model.errors import DataError, list_examples
 from ovis_model.reports import Report
 
 RUN_FILE = "run.json"
+#: Folders of an evaluation's runs, by who answered; the champion's is named as its alias.
+BASE, TUNED = "base", "tuned"
+#: Of a row: how fast it came and what it was answered with, which is no part of the answer.
+PACE = {"latency_s", "ttft_s", "batch_rows"}
 
 #: scored       the rule judged the answer
 #: unresolved   the rule could not tell and there was no judge; counts 0, and bounds the score
@@ -226,6 +231,15 @@ class Run:
     record: RunRecord
     rows: Mapping[str, Sequence[PredictionRow]]
     num_torn: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of who answered what under which conditions, however fast and where."""
+        digest = hashlib.sha256(self.record.model_dump_json(exclude={"provenance"}).encode())
+        for name in sorted(self.rows):
+            for row in sorted(self.rows[name], key=lambda row: row.key):
+                digest.update(row.model_dump_json(exclude=PACE).encode())
+        return digest.hexdigest()
 
 
 class PredictionWriter:

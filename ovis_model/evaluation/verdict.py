@@ -11,39 +11,12 @@ All numbers are points of a score or a rate, 0 to 100, unless they are p-values 
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field
-
-from ovis_model.config import StepConfig
+from ovis_model.config import ComparisonRules, Role
 from ovis_model.errors import list_examples
 from ovis_model.evaluation.statistics import ONE_SIDED
 from ovis_model.reports import Report
 
 Outcome = Literal["pass", "fail", "inconclusive"]
-Role = Literal["target", "guard"]
-
-
-class ComparisonRules(StepConfig):
-    """What a candidate must show; numbers are points of a score or a rate, 0 to 100."""
-
-    targets: tuple[str, ...] = Field(
-        default=(), description="benchmarks that must improve; the others are guards"
-    )
-    margin: float = Field(default=1.0, gt=0, description="a guard may lose less than this")
-    margins: dict[str, float] = Field(default_factory=dict, description="by guard, if another")
-    gain: float = Field(default=2.0, gt=0, description="smallest gain of a target worth having")
-    max_forced_close_increase: float = Field(default=2.0, ge=0)
-    max_invalid_increase: float = Field(default=1.0, ge=0)
-    slices_may_regress: bool = True
-
-    def role_of(self, benchmark: str) -> Role:
-        """Tell what a benchmark is compared for."""
-        return "target" if benchmark in self.targets else "guard"
-
-    def sought(self, benchmark: str) -> float:
-        """Return the gain or the loss, in points, that the rows of a benchmark should show."""
-        if self.role_of(benchmark) == "target":
-            return self.gain
-        return self.margins.get(benchmark, self.margin)
 
 
 class Flip(Report):
@@ -129,6 +102,11 @@ class Evidence(Report):
     detectable: float
     items_needed: int
 
+    @property
+    def change(self) -> str:
+        """The difference with its interval, as a sentence or a table has it."""
+        return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
 
 class BenchmarkComparison(Report):
     """Both models on one benchmark.
@@ -197,7 +175,7 @@ class Comparison(Report):
             found = one.evidence
             lines.append(
                 f"{name:24} {one.role:6} {found.champion:7.1f} % {found.candidate:7.1f} %   "
-                f"{found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})  {one.outcome}"
+                f"{found.change}  {one.outcome}"
             )
         return "\n".join([*lines, self.reason])
 

@@ -11,6 +11,7 @@ import pytest
 from ovis_model.config import RegisterConfig
 from ovis_model.errors import CheckpointError, ConfigError
 from ovis_model.inference.ovis25_inference import Ovis25Inference
+from ovis_model.model_folder import listed_digest
 from ovis_model.registration import register
 from ovis_model.registry import MODEL_DIGEST
 from tasks import _mlflow
@@ -19,7 +20,6 @@ from tasks._registry import EXAMPLE, SERVING, MlflowRegistry
 from tasks._serving import read_image
 from tests.support.registry import (
     MemoryRegistry,
-    scores,
     write_evaluation,
     write_manifest,
     write_model,
@@ -81,9 +81,11 @@ def step(folder, registry, name="ovis2_5"):
         RegisterConfig(model_name=name),
         model=folder / "model",
         evaluation=folder / "evaluate.json",
+        predictions=folder / "predictions",
         training=folder / "train.json",
         kept_models=folder / "kept",
         card=folder / "card.md",
+        judgement=folder / "gate.json",
         registry=registry,
     )
 
@@ -95,12 +97,12 @@ def test_power_lost_at_any_write_leaves_nothing_that_the_next_run_does_not_finis
 ):
     registry = MemoryRegistry(tmp_path / "promotions.jsonl")
     undisturbed = MemoryRegistry(tmp_path / "undisturbed.jsonl")
-    write_model(tmp_path / "model", b"one")
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(90))
+    first = listed_digest(write_model(tmp_path / "model", b"one"))
+    write_evaluation(tmp_path, tmp_path / "model", ocr=80)
     step(tmp_path, registry)
     step(tmp_path, undisturbed)
-    write_model(tmp_path / "model", b"two")
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    model = write_model(tmp_path / "model", b"two")
+    write_evaluation(tmp_path, model, champion=(first, {"ocr": 80}), ocr=95)
     step(tmp_path, undisturbed)
 
     with pytest.raises(PowerCutError):
@@ -124,7 +126,7 @@ def test_power_lost_at_any_write_leaves_nothing_that_the_next_run_does_not_finis
 
 def test_a_model_folder_with_a_file_nobody_listed_is_refused(tmp_path):
     write_model(tmp_path / "model")
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    write_evaluation(tmp_path, tmp_path / "model", ocr=95)
     (tmp_path / "model" / "modeling_evil.py").write_text("import os", encoding="utf-8")
     registry = MemoryRegistry(tmp_path / "promotions.jsonl")
     with pytest.raises(CheckpointError, match=r"unlisted: modeling_evil\.py"):
@@ -134,8 +136,7 @@ def test_a_model_folder_with_a_file_nobody_listed_is_refused(tmp_path):
 
 def test_a_pickle_is_refused_also_where_the_manifest_lists_it(tmp_path):
     (write_model(tmp_path / "model") / "training_args.bin").write_bytes(b"\x80\x04.")
-    write_manifest(tmp_path / "model")
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    write_evaluation(tmp_path, write_manifest(tmp_path / "model"), ocr=95)
     with pytest.raises(CheckpointError, match=r"runs code when it is read: training_args\.bin"):
         step(tmp_path, MemoryRegistry(tmp_path / "promotions.jsonl"))
 
@@ -143,7 +144,7 @@ def test_a_pickle_is_refused_also_where_the_manifest_lists_it(tmp_path):
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "changed"])
 def test_a_model_folder_with_damaged_weights_is_refused(tmp_path, lost):
     weights = write_model(tmp_path / "model") / "model.safetensors"
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    write_evaluation(tmp_path, tmp_path / "model", ocr=95)
     if lost:
         weights.unlink()
     else:
@@ -153,8 +154,9 @@ def test_a_model_folder_with_damaged_weights_is_refused(tmp_path, lost):
 
 
 def test_a_manifest_cut_short_is_refused(tmp_path):
-    (write_model(tmp_path / "model") / "manifest.json").write_text('{"files": {', encoding="utf-8")
-    write_evaluation(tmp_path / "evaluate.json", ocr=scores(95))
+    model = write_model(tmp_path / "model")
+    write_evaluation(tmp_path, model, ocr=95)
+    (model / "manifest.json").write_text('{"files": {', encoding="utf-8")
     with pytest.raises(CheckpointError, match="is not JSON"):
         step(tmp_path, MemoryRegistry(tmp_path / "promotions.jsonl"))
 
@@ -170,7 +172,7 @@ def home(tmp_path_factory):
         lineage = json.dumps({"inputs_digest": "1" * 64})
         (folder / "model" / "lineage.json").write_text(lineage, encoding="utf-8")
         write_manifest(folder / "model")
-        write_evaluation(folder / "evaluate.json", ocr=scores(95))
+        write_evaluation(folder, folder / "model", ocr=95)
         step(folder, MlflowRegistry("ovis2_5"))
     return folder
 

@@ -7,23 +7,27 @@ import pytest
 from ovis_model.config import ExtractConfig
 from ovis_model.data.extraction import extract
 from ovis_model.registration import RegisterReport
+from ovis_model.registry import EVIDENCE
+from ovis_model.reports import sha256_of_file
 from tasks import register
+from tasks._registry import MlflowRegistry
 from tasks.artifacts import (
     DATA_CARD,
-    EVALUATE_REPORT,
     EXTRACTED,
+    GATE_REPORT,
     KEPT_MODELS,
     MODEL,
     MODEL_CARD,
     NOTIFICATIONS,
     REGISTER_REPORT,
+    REPORTS,
     TRAIN_REPORT,
     VALIDATE_REPORT,
 )
 from tasks.cli import main
 from tasks.params import Params
 from tests.support.raw_data import sample, write_annotations
-from tests.support.registry import scores, write_evaluation, write_manifest
+from tests.support.registry import write_evaluation, write_manifest
 from tests.support.tiny_model import build_tiny_checkpoint
 from tests.support.validating import run_validation
 
@@ -62,8 +66,9 @@ def told():
 def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplog, capsys):
     caplog.set_level("INFO")
     params = Params.read()
-    benchmarks = dict.fromkeys(params.register_.gate.min_score, scores(20))
-    write_evaluation(EVALUATE_REPORT, **benchmarks)
+    gate = params.register_.gate
+    benchmarks = [*gate.min_score, *gate.margins]
+    write_evaluation(REPORTS, MODEL, **dict.fromkeys(benchmarks, 20))
 
     register.run(params)
     refused = REGISTER_REPORT.read_bytes()
@@ -77,7 +82,7 @@ def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplo
     assert "nothing added" in caplog.text
     assert told() == [("gate_refused", "the gate refused ovis2_5 version 1")]
 
-    write_evaluation(EVALUATE_REPORT, **dict.fromkeys(benchmarks, scores(99)))
+    write_evaluation(REPORTS, MODEL, **dict.fromkeys(benchmarks, 99))
     register.run(params)
     report = RegisterReport.read(REGISTER_REPORT)
     assert (report.version, report.promoted, report.champion) == (1, True, 1)
@@ -87,3 +92,8 @@ def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplo
     assert main(["gc", "--yes"]) == 0
     assert "kept: the files of version 1, challenger, champion" in capsys.readouterr().out
     assert (KEPT_MODELS / "ovis2_5" / report.model_digest / "model.safetensors").exists()
+
+    registry = MlflowRegistry(params.register_.model_name)
+    kept = registry.kept_file(1, GATE_REPORT.name, working_tree / "kept")
+    assert kept.read_bytes() == GATE_REPORT.read_bytes()
+    assert registry.tags_of(1)[EVIDENCE] == sha256_of_file(kept)

@@ -27,11 +27,13 @@ def row(index, score=1.0, **fields):
     return PredictionRow(score=score, **{**given, **fields})
 
 
-def run(model=MODEL, *, seeds=(0,), parts=("rows",), conditions=None, **benchmarks):
+def run(
+    model=MODEL, *, seeds=(0,), parts=("rows",), conditions=None, fingerprint="f", **benchmarks
+):
     """Return a run that asked every item of its rows, with a record that says so."""
     records = {
         name: BenchmarkRecord(
-            fingerprint="f",
+            fingerprint=fingerprint,
             metric="exact",
             num_items=max(1, len({one.index for one in rows})),
             seeds=seeds,
@@ -41,3 +43,9 @@ def run(model=MODEL, *, seeds=(0,), parts=("rows",), conditions=None, **benchmar
     }
     record = RunRecord(model=model, conditions=conditions or {}, benchmarks=records)
     return Run(record, benchmarks)
+
+
+def rows_right(percent, num_items=200, **fields):
+    """Return rows of which the first are right, as many as make this score."""
+    num_right = round(percent * num_items / 100)
+    return [row(f"{n:04}", float(n < num_right), **fields) for n in range(num_items)]

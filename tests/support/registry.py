@@ -7,9 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ovis_model.config import RegisterConfig
 from ovis_model.errors import PromotionError
+from ovis_model.evaluation.running import write_run
+from ovis_model.model_folder import listed_digest
 from ovis_model.promotion_log import PromotionLog
+from ovis_model.registration import RegisterReport, register
+from ovis_model.registry import MODEL_DIGEST
 from ovis_model.reports import sha256_of_file
+from tests.support.predictions import rows_right, run
 
 
 class MemoryRegistry:
@@ -112,9 +118,66 @@ def scores(
     }
 
 
-def write_evaluation(path: Path, **benchmarks: dict[str, Any]) -> Path:
-    """Write reports/evaluate.json."""
+def write_evaluation(
+    reports: Path,
+    model: Path,
+    *,
+    champion: tuple[str, Mapping[str, float]] | None = None,
+    exam: str = "exam",
+    **percent: float,
+) -> None:
+    """Write evaluate.json and predictions of a model, as the evaluate step leaves them.
+
+    Args:
+        reports: Where.
+        model: Its folder.
+        champion: Digest and scores of the champion, if it was asked.
+        exam: What fingerprints say.
+        percent: Scores by benchmark; the base has 10.
+    """
     protocol = {"enable_thinking": True, "thinking_budget": 24, "max_new_tokens": 72}
+    benchmarks = {name: scores(score, exam=exam) for name, score in percent.items()}
     report = {"protocol": protocol, "benchmarks": benchmarks}
-    path.write_text(json.dumps(report), encoding="utf-8")
-    return path
+    reports.mkdir(exist_ok=True)
+    (reports / "evaluate.json").write_text(json.dumps(report), encoding="utf-8")
+    shutil.rmtree(reports / "predictions", ignore_errors=True)
+    asked = {"tuned": (listed_digest(model), percent), "base": ("b", dict.fromkeys(percent, 10))}
+    if champion is not None:
+        asked["champion"] = champion
+    for role, (digest, marks) in asked.items():
+        rows = {name: rows_right(score) for name, score in marks.items()}
+        write_run(run(digest, fingerprint=exam, **rows), reports / "predictions" / role)
+
+
+class Steps:
+    """The evaluate and the register step in a folder, with models that are only bytes."""
+
+    def __init__(self, folder: Path, registry: MemoryRegistry) -> None:
+        self.folder, self.registry = folder, registry
+        self._answered: dict[str, Mapping[str, float]] = {}
+        (folder / "train.json").write_text(json.dumps({"samples": 1200}), encoding="utf-8")
+
+    def evaluate(self, weights: bytes = b"one", exam: str = "exam", **percent: float) -> None:
+        """Ask a new model, its base and the champion that there is."""
+        model = write_model(self.folder / "model", weights)
+        digest = listed_digest(model)
+        self._answered[digest] = percent
+        champion = self.registry.version_at("champion")
+        held = champion and self.registry.tags_of(champion).get(MODEL_DIGEST)
+        asked = held in self._answered and held != digest
+        rival = (held, self._answered[held]) if asked else None
+        write_evaluation(self.folder, model, champion=rival, exam=exam, **percent)
+
+    def register(self, config: RegisterConfig) -> RegisterReport:
+        """Register what was asked last."""
+        return register(
+            config,
+            model=self.folder / "model",
+            evaluation=self.folder / "evaluate.json",
+            predictions=self.folder / "predictions",
+            training=self.folder / "train.json",
+            kept_models=self.folder / "kept",
+            card=self.folder / "card.md",
+            judgement=self.folder / "gate.json",
+            registry=self.registry,
+        )

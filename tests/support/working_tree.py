@@ -25,7 +25,8 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted/Aws/0123456789abcdefghijklmnopqrs",
     "DEMO_PASSWORD": "planted horse battery",
 }
-#: A pipeline in seconds: few samples, a handful of optimizer steps, no floor in the gate.
+#: A pipeline in seconds: few samples, a handful of optimizer steps, no floor in the gate, and
+#: margins that two items are enough for.
 SMALL_SAMPLE = {
     "digits.train": {
         "single_digits": 24,
@@ -52,6 +53,8 @@ SMALL_RUN = {
     "train.nproc_per_node": 1,
     "train.per_device_train_batch_size": 8,
     "register.gate.min_score": {"digits_single": 0.0},
+    "register.gate.margin": 99.0,
+    "register.gate.margins": {},
 }
 
 

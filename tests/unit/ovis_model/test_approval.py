@@ -1,14 +1,11 @@
 """With `promotion: by_approval` a passing gate is not enough: a person has the last word."""
 
-import json
-
 import pytest
 
 from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.promotion import approve
-from ovis_model.registration import register
 from ovis_model.registry import APPROVAL, NOT_ASKED, WAITING
-from tests.support.registry import MemoryRegistry, scores, write_evaluation, write_model
+from tests.support.registry import MemoryRegistry, Steps
 
 
 @pytest.fixture
@@ -19,19 +16,12 @@ def registry(tmp_path):
 @pytest.fixture
 def run(tmp_path, registry):
     """Register what a training and an evaluation left, as the step does."""
+    steps = Steps(tmp_path, registry)
 
     def run(score, *, promotion="by_approval", floor=0.0):
-        (tmp_path / "train.json").write_text(json.dumps({"samples": 1200}), encoding="utf-8")
-        gate = GateConfig(min_score={"ocr": floor})
-        return register(
-            RegisterConfig(gate=gate, promotion=promotion),
-            model=write_model(tmp_path / "model", b"%d" % score),
-            evaluation=write_evaluation(tmp_path / "evaluate.json", ocr=scores(score)),
-            training=tmp_path / "train.json",
-            kept_models=tmp_path / "kept",
-            card=tmp_path / "card.md",
-            registry=registry,
-        )
+        steps.evaluate(b"%d" % score, ocr=score)
+        gate = GateConfig(min_score={"ocr": floor}, margin=5.0)
+        return steps.register(RegisterConfig(gate=gate, promotion=promotion))
 
     return run
 

@@ -12,7 +12,7 @@ FACTS = Facts(
 
 
 def test_a_card_says_where_the_model_comes_from_and_how_it_was_measured():
-    card = render_card(FACTS, [])
+    card = render_card(FACTS, "Passed.")
     assert "| data digest | " + "e" * 64 in card
     assert "| training samples | 1,200 |" in card
     assert "| parameters, trained of all | 2,800,000 of 2,800,000 |" in card
@@ -23,11 +23,9 @@ def test_a_card_says_where_the_model_comes_from_and_how_it_was_measured():
 
 
 def test_a_card_says_what_is_unknown():
-    assert "| optimizer steps | unknown |" in render_card(FACTS, [])
+    assert "| optimizer steps | unknown |" in render_card(FACTS, "Passed.")
 
 
-def test_a_card_holds_the_gate_s_objections():
-    assert "Passed." in render_card(FACTS, [])
-    assert "Refused:\n\n- ocr: 80.0 is under 90.0" in render_card(
-        FACTS, ["ocr: 80.0 is under 90.0"]
-    )
+def test_a_card_holds_the_gate_s_verdict():
+    card = render_card(FACTS, "Refused:\n\n- ocr: 80.0 is under 90.0")
+    assert "## Gate\n\nRefused:\n\n- ocr: 80.0 is under 90.0\n\n## Use" in card

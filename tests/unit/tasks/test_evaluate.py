@@ -9,14 +9,12 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ovis_model.errors import CheckpointError, ConfigError
-from ovis_model.evaluation.guard import Guard
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
 from tasks import _eval, evaluate
 from tasks._mlflow import find_run_id, setup
 from tasks._registry import MlflowRegistry
 from tasks.artifacts import (
-    EVALUATE_GUARD,
     EVALUATE_HTML,
     EVALUATE_REPORT,
     EVALUATE_SCORES,
@@ -80,7 +78,6 @@ def test_the_step_leaves_its_reports_and_tells_the_tracker(world):
     table = EVALUATE_SCORES.read_text(encoding="utf-8").splitlines()
     assert table[0] == "name,score,interval_low,interval_high"
     assert [line.split(",")[0] for line in table[1:]] == ["digits base", "digits tuned"]
-    assert Guard.read(EVALUATE_GUARD).note == "there is no champion"
 
 
 def test_the_champion_of_the_registry_is_asked_if_its_files_are_here(world, monkeypatch):
@@ -93,7 +90,7 @@ def test_the_champion_of_the_registry_is_asked_if_its_files_are_here(world, monk
     made = client.create_model_version("ovis2_5", kept.resolve().as_uri(), tags=tags)
     registry.move_alias("champion", int(made.version))
     found = evaluate.find_models(Params.read())
-    assert (found.champion, found.champion_version) == (kept, 1)
+    assert found.champion == kept
     assert _eval.find_model("champion", PARAMS) == kept
     with pytest.raises(ConfigError, match="no version of ovis2_5 is the previous"):
         _eval.find_model("previous", PARAMS)

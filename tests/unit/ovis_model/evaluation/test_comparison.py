@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ovis_model.config import ComparisonRules
 from ovis_model.errors import ConfigError, GateError
 from ovis_model.evaluation.comparison import compare, self_promotion
 from ovis_model.evaluation.pairing import PairedAnswers, pair
 from ovis_model.evaluation.predictions import Flags
-from ovis_model.evaluation.verdict import Comparison, ComparisonRules
+from ovis_model.evaluation.verdict import Comparison
 from tests.support.predictions import row, run
 
 TARGET = ComparisonRules(targets=("x",))

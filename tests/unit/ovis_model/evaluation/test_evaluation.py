@@ -8,12 +8,12 @@ import pytest
 from moviepy import ImageSequenceClip
 from PIL import Image
 
-from ovis_model.config import EvaluateConfig, PixelLimits
+from ovis_model.config import EvaluateConfig, GateConfig, PixelLimits
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.evaluation.evaluation import Models, Outputs, evaluate
-from ovis_model.evaluation.guard import Guard
 from ovis_model.evaluation.predictions import read_run
 from ovis_model.evaluation.scores import EvaluationReport
+from ovis_model.gate import Answers, decide
 from ovis_model.model_folder import digest_of_folder
 from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
@@ -77,14 +77,9 @@ def run(world, output, config=CONFIG, **champion):
         outputs=Outputs(
             predictions=output / "predictions",
             html=output / "evaluate.html",
-            guard=output / "guard.json",
             working=output / ".resume",
         ),
     )
-
-
-def guard_of(output):
-    return Guard.read(output / "guard.json")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +179,7 @@ def test_an_old_prediction_does_not_survive(world, tmp_path):
     old.write_text("{}", encoding="utf-8")
     run(world, tmp_path, CONFIG.model_copy(update={"limit": 1}))
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == [".resume", "evaluate.html", "guard.json", "predictions"]
+    assert written == [".resume", "evaluate.html", "predictions"]
     assert not old.exists()
 
 
@@ -223,26 +218,24 @@ def test_limits_without_room_for_this_models_closing_sentence_are_a_config_error
         run(world, tmp_path, config)
 
 
-def test_the_champion_is_asked_the_same_and_compared(world, tmp_path, evaluated):
-    report, output = evaluated
+def test_the_champion_is_asked_the_same(world, tmp_path, evaluated):
+    report, _ = evaluated
     build_tiny_checkpoint(tmp_path / "old", seed=2)
-    with_champion = run(world, tmp_path, champion=tmp_path / "old", champion_version=3)
-    assert with_champion == report  # what DVC keeps does not depend on the registry
-    guard = guard_of(tmp_path)
-    assert (guard.champion_version, guard.note) == (3, "")
-    assert guard.champion.champion == digest_of_folder(tmp_path / "old")
-    assert guard.base.benchmarks["images"].num_items == 7
-    table = guard.to_table().splitlines()
-    assert len(table) == 4
-    assert table[1].count("%") == 3
-    without = guard_of(output)
-    assert (without.champion, without.note) == (None, "there is no champion")
-    assert without.to_table().endswith("there is no champion")
+    with_champion = run(world, tmp_path, champion=tmp_path / "old")
+    assert with_champion == report  # the report does not depend on the registry
+    asked = Answers.read(tmp_path / "predictions")
+    assert asked.champion.record.model == digest_of_folder(tmp_path / "old")
+    assert asked.candidate.record.model == digest_of_folder(world / "tuned")
+    found = decide(asked, GateConfig(margin=99.0))
+    assert found.champion.benchmarks["images"].num_items == 7
+    assert found.tokens["images"].champion > 0
 
 
-def test_a_champion_that_is_the_candidate_is_not_asked_twice(world, tmp_path):
-    run(world, tmp_path, champion=world / "tuned", champion_version=1)
-    assert guard_of(tmp_path).note == "the candidate is the champion"
+def test_a_champion_that_is_the_candidate_is_not_asked_twice(world, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(world, tmp_path, champion=world / "tuned")
+    assert "no champion is asked: the candidate is the champion" in caplog.text
+    assert Answers.read(tmp_path / "predictions").champion is None
 
 
 def test_answers_are_kept_and_those_that_no_run_needs_are_dropped(world, tmp_path):
