@@ -29,7 +29,7 @@ from tasks._registry import CARD, EXAMPLE, MAX_DESCRIPTION, MlflowRegistry
 from tasks._serving import read_image
 from tasks._version_files import UPLOADED_BYTES
 from tasks.artifacts import KEPT_MODELS
-from tests.support.registry import scores, write_evaluation, write_manifest, write_model
+from tests.support.registry import write_evaluation, write_manifest, write_model
 from tests.support.stores import (
     BUCKET,
     PASSWORD,
@@ -76,16 +76,20 @@ def register_a_model(folder, seed, tuned):
     build_tiny_checkpoint(Path("model"), seed=seed)
     lineage = {"inputs_digest": str(seed) * 64}
     Path("model/lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
-    write_manifest(Path("model"))
-    write_evaluation(Path("evaluate.json"), ocr=scores(tuned))
+    model, registry = write_manifest(Path("model")), MlflowRegistry(NAME)
+    champion = registry.version_at("champion")
+    rival = champion and (registry.tags_of(champion)[MODEL_DIGEST], {"ocr": 50})
+    write_evaluation(Path(), model, champion=rival, ocr=tuned)
     return register(
         RegisterConfig(model_name=NAME),
-        model=Path("model"),
+        model=model,
         evaluation=Path("evaluate.json"),
+        predictions=Path("predictions"),
         training=Path("train.json"),
         kept_models=KEPT_MODELS,
         card=Path("card.md"),
-        registry=MlflowRegistry(NAME),
+        judgement=Path("gate.json"),
+        registry=registry,
     )
 
 
