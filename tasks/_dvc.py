@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -71,15 +71,24 @@ def _is_busy(error: StageError) -> bool:
 
 
 def _repro(stage: str, log: Log) -> None:
+    run_dvc(["repro", stage], log, environment={**os.environ, **_flow_run()})
+
+
+def run_dvc(
+    arguments: list[str], log: Log, *, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Run a DVC command to its end.
+
+    Raises:
+        StageError: If it ends with an error.
+    """
     # This interpreter's DVC, and its `python` in the stages: PATH may name another one.
-    command = [sys.executable, "-m", "dvc", "repro", stage]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     # Prefect keeps what it is told, on a server that others may read.
     lines = Lines(lambda line: log.info("%s", masked(line)))
     try:
-        _processes.run(
-            command, on_output=lines.feed, env={**os.environ, "PATH": path, **_flow_run()}
-        )
+        _processes.run(command, on_output=lines.feed, env={**environment, "PATH": path})
     finally:
         lines.flush()
 

@@ -257,6 +257,14 @@ class MlflowRegistry:
         path = f"{KEPT_FOLDER}/{name}"
         return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
+    def file_of_run(self, version: int, name: str) -> bytes | None:
+        """Return a file of the run that trained a version; None if there is none."""
+        run_id = self._run_id(version)
+        if name not in {one.path for one in self._client.list_artifacts(run_id)}:
+            return None
+        with TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
     def kept_files(self, version: int) -> list[str]:
         """List what lies on the run that trained a version, folders with a slash."""
         found = self._client.list_artifacts(self._run_id(version))

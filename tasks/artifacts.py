@@ -37,9 +37,18 @@ MODEL_CARD = REPORTS / "model_card.md"
 NOTIFICATIONS = REPORTS / "notifications.jsonl"
 DRIFT_REPORT = REPORTS / "drift.json"
 DRIFT_HTML = REPORTS / "drift.html"
+REPRODUCE_REPORT = REPORTS / "reproduce.json"
+
+#: What commands of `ovis` keep for themselves.
+OVIS_HOME = Path(".ovis")
+#: Working trees of commits from which versions are trained once more.
+REPRODUCED = OVIS_HOME / "reproduced"
 
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")
 DEEPSPEED_CONFIGS = Path("config/deepspeed")
 PARAMS = Path("params.yaml")
+#: On a run: what differed from its commit.
+GIT_DIFF_PATCH = "git_diff.patch"
 OPERATIONS = Path("operations.yaml")
+LOCK_FILE = Path("requirements.lock")

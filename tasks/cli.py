@@ -20,6 +20,7 @@ from tasks import (
     _notify,
     _plan,
     _promotions,
+    _reproduce,
     environment,
 )
 from tasks._nodes import LOOPBACK
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         "promotions": lambda: _promotions.promotions(options),
         "lineage": lambda: _lineage.lineage(options),
         "drift": lambda: _drift.drift(options),
+        "reproduce": lambda: _reproduce.reproduce(options),
         "forget": lambda: _forget.forget(options),
         "gc": lambda: _gc.collect(options),
         "notify": lambda: _notify.try_out(options),
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _promotions.add_parsers(commands)
     _lineage.add_parser(commands)
     _drift.add_parser(commands)
+    _reproduce.add_parser(commands)
     _forget.add_parser(commands)
     _gc.add_parser(commands)
     _notify.add_parser(commands)

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import task
 
 from ovis_model.errors import ConfigError, StageError
+from ovis_model.model_folder import MANIFEST
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.destination import samples_beside
@@ -75,7 +76,8 @@ def _train(
         )
         report = TrainReport.read(TRAIN_REPORT)
         tracked.log_metrics(summary_metrics(report), step=report.steps)
-        for path in (TRAIN_REPORT, TRAIN_LOSS, TRAIN_XRAY, MODEL / "train_config.json"):
+        of_model = (MODEL / "train_config.json", MODEL / MANIFEST)
+        for path in (TRAIN_REPORT, TRAIN_LOSS, TRAIN_XRAY, *of_model):
             tracked.log_artifact(path)
         samples = samples_beside(job.metrics_log)
         if samples.exists():
