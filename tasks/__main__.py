@@ -13,7 +13,7 @@ from types import TracebackType
 
 from ovis_model.errors import ConfigError, OvisError, StageStopped
 from ovis_model.training import exit_codes
-from tasks import STEPS, _processes, environment
+from tasks import STEPS, _processes, environment, heartbeats
 from tasks.masking import mask_logging, masked, masked_traceback
 from tasks.notifications import is_told_by_a_flow, notify
 from tasks.params import Params
@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
     try:
         params = Params.read()
         # One step's imports, not five: DVC starts this once per stage.
-        importlib.import_module(f"tasks.{step}").run(params)
+        with heartbeats.beating(step):
+            importlib.import_module(f"tasks.{step}").run(params)
     except ConfigError as error:
         _say(f"{step}: {error}")
         _tell(step, str(error))

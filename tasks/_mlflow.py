@@ -51,6 +51,7 @@ __all__ = [
     "RegisteredModel",
     "Run",
     "RunLogger",
+    "close_runs",
     "find_run_id",
     "flatten",
     "log_results",
@@ -215,6 +216,19 @@ def _git(*arguments: str) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def close_runs(run_ids: Iterable[str]) -> None:
+    """Mark runs as KILLED whose process is gone, unless they have ended after all.
+
+    Raises:
+        ConfigError: If the store cannot be used.
+        MlflowException: If it does not answer.
+    """
+    client = MlflowClient(tracking_uri=setup())
+    for run_id in run_ids:
+        if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
 
 
 class RunLogger:

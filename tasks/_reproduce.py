@@ -274,11 +274,8 @@ def compare(
 
 def as_text(report: ReproduceReport, folder: Path) -> str:
     """Lay the report out for a terminal."""
-    changes = " and its recorded changes" if report.changes else ""
-    lines = [
-        f"{report.model_name} version {report.version}, trained again in {folder} from commit "
-        f"{report.commit}{changes}"
-    ]
+    source = f"commit {report.commit}" + (" and its changes" if report.changes else "")
+    lines = [f"{report.model_name} version {report.version}, trained in {folder} from {source}"]
     lines += [f"  {name:<40}{_verdict(one)}" for name, one in report.files.items()]
     for what, (then, now) in report.environment.items():
         lines.append(f"  not as it was: {what}: {then} then, {now} now")

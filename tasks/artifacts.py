@@ -43,6 +43,8 @@ REPRODUCE_REPORT = REPORTS / "reproduce.json"
 OVIS_HOME = Path(".ovis")
 #: Working trees of commits from which versions are trained once more.
 REPRODUCED = OVIS_HOME / "reproduced"
+#: What runs, one file per process.
+HEARTBEATS = OVIS_HOME / "heartbeats"
 
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")

@@ -21,11 +21,11 @@ from tasks import (
     _plan,
     _promotions,
     _reproduce,
+    _status,
     environment,
 )
 from tasks._nodes import LOOPBACK
 from tasks.masking import mask_logging, mask_tracebacks, masked
-from tasks.summary import as_text, read_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         "forget": lambda: _forget.forget(options),
         "gc": lambda: _gc.collect(options),
         "notify": lambda: _notify.try_out(options),
-        "status": lambda: show_status(options.seconds),
+        "status": lambda: _status.status(options),
     }
     try:
         code = commands[options.command]()
@@ -71,8 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ovis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    status = commands.add_parser("status", help="the table of the last run")
-    status.add_argument("--seconds", type=int, help="wall time of the run, to be shown with it")
+    _status.add_parser(commands)
     ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
     _infer.add_parser(commands)
@@ -88,15 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     _gc.add_parser(commands)
     _notify.add_parser(commands)
     return parser
-
-
-def show_status(seconds: int | None) -> None:
-    """Write the table of the last run.
-
-    Args:
-        seconds: Wall time of the run, to be shown with it.
-    """
-    sys.stdout.write(as_text(read_summary(), seconds=seconds) + "\n")
 
 
 def show_ui(port: int) -> None:

@@ -1,24 +1,30 @@
 """Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect import task
 
 from ovis_model.errors import ConfigError, StageError
 from ovis_model.model_folder import MANIFEST
+from ovis_model.progress import Progress
 from ovis_model.reports import sha256_of_file, sha256_of_folder
 from ovis_model.train_config import TrainConfig
 from ovis_model.training.destination import samples_beside
 from ovis_model.training.inputs_digest import inputs_digest
 from ovis_model.training.micro_batch import all_reductions
 from ovis_model.training.report import TrainJob, TrainReport
+from tasks import heartbeats
 from tasks._dvc import reproduce
 from tasks._launch import run_training
 from tasks._nodes import Node, this_node
 from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT, TRAIN_XRAY
 from tasks.params import Params
+
+if TYPE_CHECKING:
+    from tasks._mlflow import RunLogger
 
 
 def run(params: Params) -> None:
@@ -58,6 +64,7 @@ def _train(
     job_file = RESUME / f"{job.inputs_digest}.job.json"
     job.write(job_file)
     with _mlflow.start_or_find_run(job.inputs_digest, params=job.config) as tracked:
+        heartbeats.note_run(tracked.run_id, output=job.output)
         for name, (source, dataset_digest) in datasets.items():
             tracked.log_dataset_digest(name, dataset_digest, source=source)
         until_it_fits(
@@ -66,10 +73,7 @@ def _train(
                 job_file,
                 nproc_per_node=config.nproc_per_node,
                 metrics_log=job.metrics_log,
-                on_metrics=lambda record: tracked.log_metrics(
-                    {key: value for key, value in record.items() if key != "step"},
-                    step=int(record["step"]),
-                ),
+                on_metrics=lambda record: note_metrics(tracked, record),
                 lock=RESUME / "train.lock",
                 node=node,
             ),
@@ -85,6 +89,14 @@ def _train(
     job_file.unlink()
     for path in (job.metrics_log, samples):
         path.unlink(missing_ok=True)
+
+
+def note_metrics(tracked: "RunLogger", record: Mapping[str, float]) -> None:
+    """Hand on what training says of a step: to the tracker, and to whoever asks what runs."""
+    step, steps = int(record["step"]), int(record["steps"])
+    metrics = {key: value for key, value in record.items() if key not in ("step", "steps")}
+    heartbeats.note_progress(Progress("", step, steps, "step"), metrics)
+    tracked.log_metrics(metrics, step=step)
 
 
 def until_it_fits(resume: Path, attempt: Callable[[], None]) -> None:

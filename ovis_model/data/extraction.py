@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from ovis_model.config import ExtractConfig, FrameSampling
 from ovis_model.data.decoding.pool import open_decoders
 from ovis_model.data.extraction_inputs import MANIFEST, ExtractionInputs, Source, read_inputs
@@ -37,6 +35,7 @@ from ovis_model.data.schema import Fit, Sample, write_samples
 from ovis_model.data.shards import pack
 from ovis_model.errors import DataError, list_examples
 from ovis_model.processing.frame_sampling import SAMPLER_NAME
+from ovis_model.progress import WatchedBar
 from ovis_model.reports import sha256_of_file, write_text
 
 log = logging.getLogger(__name__)
@@ -190,7 +189,7 @@ def _run(
         for source in todo
     )
     interval = 0.5 if sys.stderr.isatty() else 10.0
-    bar = tqdm(total=len(todo), desc="extract", unit="file", mininterval=interval)
+    bar = WatchedBar(total=len(todo), desc="extract", unit="file", mininterval=interval)
     with (
         bar,
         open_decoders(

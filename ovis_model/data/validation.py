@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from ovis_model.config import FrameSampling, ValidateConfig, unknown_key
 from ovis_model.data.checks.expectations import build_rules, check
@@ -35,6 +34,7 @@ from ovis_model.data.sample_file import SampleFile
 from ovis_model.data.schema import Sample, write_samples
 from ovis_model.data.sources import annotation_files, read_annotations
 from ovis_model.errors import ConfigError
+from ovis_model.progress import WatchedBar
 from ovis_model.reports import sha256_of_file, write_text
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def validate(
     with SampleSpool(partial / "samples.spool") as spool:
         records = read_annotations(raw_data, config)
         total = _count_lines(annotation_files(raw_data, config))
-        bar = tqdm(records, total=total, desc="read", unit="sample", delay=2, mininterval=2)
+        bar = WatchedBar(records, total=total, desc="read", unit="sample", delay=2, mininterval=2)
         read = survey(bar, raw_data, spool)
         facts, known = _look(config, raw_data, context, read)
         tables = facts.tables

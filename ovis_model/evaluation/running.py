@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ovis_model.errors import DataError, list_examples
 from ovis_model.evaluation.exam import Answer, Answered, Asked, Backend, Exam
 from ovis_model.evaluation.predictions import (
@@ -30,6 +28,7 @@ from ovis_model.evaluation.shards import Shard
 from ovis_model.evaluation.working_rows import WorkingRows, code_digest, write_rows
 from ovis_model.inference.generation import GenerationSettings
 from ovis_model.inference.thinking import ParsedOutput
+from ovis_model.progress import WatchedBar
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def ask(  # noqa: PLR0913 - what, who, where, which share, under which name
     todo = [_open_questions(exam, rows, shard) for exam, rows in zip(exams, places, strict=True)]
     num_asked = sum(len(shard.take(exam.asked)) for exam in exams)
     num_open = sum(map(len, todo))
-    with tqdm(
+    with WatchedBar(
         total=num_asked,
         initial=num_asked - num_open,
         desc=label,

@@ -134,7 +134,8 @@ class MetricsLog(TrainerCallback):
         """Start the file with what came before: earlier stages, and steps of a resumed run."""
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [self._line(entry) for entry in state.log_history if _is_logged(entry)]
+            history = [entry for entry in state.log_history if _is_logged(entry)]
+            lines = [self._line(entry, state.max_steps) for entry in history]
             if self._before is not None:
                 lines.insert(0, self._before.read_text(encoding="utf-8"))
             self.path.write_text("".join(lines), encoding="utf-8")
@@ -157,12 +158,14 @@ class MetricsLog(TrainerCallback):
         """Append the newest line."""
         if state.is_world_process_zero and logs and _is_logged(logs):
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(self._line({**logs, "step": state.global_step}))
+                file.write(self._line({**logs, "step": state.global_step}, state.max_steps))
 
-    def _line(self, entry: Mapping[str, float]) -> str:
+    def _line(self, entry: Mapping[str, float], max_steps: int) -> str:
         kept = {name: entry[name] for name in LOGGED if name in entry}
         kept |= {name: entry[name] for name in entry if name.startswith(LOGGED_GROUPS)}
-        return json.dumps({"step": entry["step"] + self._steps_before, **kept}) + "\n"
+        steps = {"step": entry["step"], "steps": max_steps}
+        moved = {name: number + self._steps_before for name, number in steps.items()}
+        return json.dumps({**moved, **kept}) + "\n"
 
 
 def _is_logged(entry: Mapping[str, float]) -> bool:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import orjson
-from tqdm import tqdm
 
 from ovis_model.config import MediaLimits
 from ovis_model.data.checks.media_fact import Kind, MediaFact
 from ovis_model.data.decoding.pool import Decoders
+from ovis_model.progress import WatchedBar
 
 #: Raised when what an inspection finds changes, so that old memories are not trusted.
 INSPECTION_VERSION = 3
@@ -76,7 +76,7 @@ def inspect_all(
         for index in missing
     )
     with _Notebook(how.memory) as notebook:
-        bar = tqdm(total=len(missing), desc="inspect", unit="file", delay=2, mininterval=2)
+        bar = WatchedBar(total=len(missing), desc="inspect", unit="file", delay=2, mininterval=2)
         for index, reply in zip(missing, decoders.run("inspect", requests), strict=True):
             kind, path = media[index]
             fact = (

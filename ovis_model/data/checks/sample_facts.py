@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ovis_model.config import FrameSampling
 from ovis_model.data.checks.facts import Facts
@@ -21,6 +20,7 @@ from ovis_model.data.checks.spool import SampleSpool
 from ovis_model.data.checks.text_facts import KINDS, kinds_of_sample
 from ovis_model.data.schema import Fit, Sample
 from ovis_model.processing.frame_sampling import sample_frame_indices
+from ovis_model.progress import WatchedBar
 
 #: Facts per sample that the expectations look at.
 _PROBLEMS = ("empty_range", "few_frames", "over_length", "long_thought", "leaked_question")
@@ -84,8 +84,8 @@ def add_sample_facts(facts: Facts, spool: SampleSpool, measures: Measures) -> Sa
     }
     contents = np.zeros(num_rows, dtype=np.uint64)
     media_of = _MediaOfRows(facts)
-    bar = tqdm(spool, total=len(spool), desc="measure", unit="sample", delay=2, mininterval=2)
-    for row, sample in bar:
+    how = {"desc": "measure", "unit": "sample", "delay": 2, "mininterval": 2}
+    for row, sample in WatchedBar(spool, total=len(spool), **how):
         media = media_of.row(row)
         digests = {fact.path: fact.content for fact in media}
         known.contents[row] = tuple(contents_of(sample, digests))
