@@ -9,9 +9,9 @@ import sys
 
 from flows.server import server
 from ovis_model.errors import ConfigError, OvisError, StageError
-from tasks import _processes, environment
 from tasks.masking import masked
 from tasks.notifications import notify
+from tasks import _processes, environment, heartbeats
 from tasks.params import Params
 
 MODULES = {"retrain": "flows.retrain", "schedule": "flows.deployments"}
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         Params.read()  # a typo is told before a server is started
         with server() as url:
             print(f"Prefect server: {url}", flush=True)
-            return _run(MODULES[what])
+            return _run(what)
     except ConfigError as error:
         print(masked(str(error)), file=sys.stderr)
         notify("failure", f"{what} did not start", str(error))
@@ -44,9 +44,10 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _run(module: str) -> int:
+def _run(what: str) -> int:
     try:
-        _processes.run([sys.executable, "-m", module], on_output=_show)
+        with heartbeats.beating(what):
+            _processes.run([sys.executable, "-m", MODULES[what]], on_output=_show)
     except StageError:
         return 1  # it has said why itself
     return 0

@@ -14,6 +14,7 @@ from types import TracebackType
 from ovis_model.errors import ConfigError, OvisError, StageStopped
 from ovis_model.training import exit_codes
 from tasks import STEPS, _processes, environment, heartbeats
+from tasks._step_inputs import unchanged_inputs
 from tasks.masking import mask_logging, masked, masked_traceback
 from tasks.notifications import is_told_by_a_flow, notify
 from tasks.params import Params
@@ -35,8 +36,8 @@ def main(arguments: list[str]) -> int:
     sys.excepthook = partial(_unexpected, step)
     try:
         params = Params.read()
-        # One step's imports, not five: DVC starts this once per stage.
-        with heartbeats.beating(step):
+        with heartbeats.beating(step), unchanged_inputs(step):
+            # One step's imports, not five: DVC starts this once per stage.
             importlib.import_module(f"tasks.{step}").run(params)
     except ConfigError as error:
         _say(f"{step}: {error}")

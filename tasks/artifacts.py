@@ -49,6 +49,7 @@ HEARTBEATS = OVIS_HOME / "heartbeats"
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")
 DEEPSPEED_CONFIGS = Path("config/deepspeed")
+DVC_STAGES = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 #: On a run: what differed from its commit.
 GIT_DIFF_PATCH = "git_diff.patch"

@@ -27,8 +27,11 @@ def test_a_tracking_server_is_opened_in_the_browser_instead(monkeypatch, tmp_pat
 
 def test_status_before_the_first_run_is_a_sentence(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["status"]) == 1
-    assert capsys.readouterr().err.startswith("ovis status: reports/train.json is missing")
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == (
+        "nothing is running\n\n"
+        "no last run: reports/train.json is missing: the pipeline has not run yet; `make run`\n"
+    )
 
 
 def test_without_a_command_the_usage_is_shown(capsys):
