@@ -61,8 +61,18 @@ def largest_difference(expected: Path, found: Path) -> float | None:
     """Return the largest absolute difference of two numbers in two weight files.
 
     None if there is none to be named: the files hold other tensors, or numbers that are not
-    finite.
+    finite, or one of them is damaged.
     """
+    # Imported here: torch takes seconds, and models that are identical are told by digests.
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        return _largest_difference(expected, found)
+    except SafetensorError:
+        return None
+
+
+def _largest_difference(expected: Path, found: Path) -> float | None:
     largest = 0.0
     for one, other in _pairs(expected, found):
         if one is None or other is None or one.shape != other.shape:
@@ -76,7 +86,6 @@ def largest_difference(expected: Path, found: Path) -> float | None:
 
 
 def _pairs(expected: Path, found: Path) -> Iterator[tuple["Tensor | None", "Tensor | None"]]:
-    # Imported here: torch takes seconds, and models that are identical are told by digests.
     from safetensors import safe_open  # noqa: PLC0415
 
     with safe_open(expected, "pt") as one, safe_open(found, "pt") as other:

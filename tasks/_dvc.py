@@ -1,6 +1,7 @@
 """The one place that runs DVC, for Prefect tasks: DVC decides whether a step has work to do."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from prefect import get_run_logger, runtime
 
-from ovis_model.errors import StageError
+from ovis_model.errors import ConfigError, StageError
 from tasks import _processes
 from tasks.environment import FLOW_RUN
 from tasks.masking import masked
@@ -97,6 +98,19 @@ def _flow_run() -> dict[str, str]:
     """Let the step know in which flow run it is, if it is in one."""
     run_id = runtime.flow_run.id
     return {FLOW_RUN: str(run_id)} if run_id else {}
+
+
+def cache_folder() -> Path:
+    """Return the folder of DVC's cache.
+
+    Raises:
+        ConfigError: With what DVC said, if it does not know.
+    """
+    command = [sys.executable, "-m", "dvc", "cache", "dir"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"`dvc cache dir` failed: {done.stderr.strip()}")
+    return Path(done.stdout.strip()).resolve()
 
 
 class Lines:

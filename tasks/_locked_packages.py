@@ -13,13 +13,14 @@ def other_versions(lock: Path = LOCK_FILE) -> dict[str, tuple[str, str]]:
     differing = {}
     for line in lock.read_text(encoding="utf-8").splitlines():
         name, mark, locked = line.partition("#")[0].partition(";")[0].strip().partition("==")
-        if not mark:
-            continue
-        try:
-            # The build of torch (+cpu, +cu130) is not locked.
-            installed = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            installed = MISSING
-        if installed != locked:
+        if mark and (installed := installed_version(name)) != locked:
             differing[name] = locked, installed
     return differing
+
+
+def installed_version(name: str) -> str:
+    """Return a package's version without its build (+cpu, +cu130), which is not locked."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return MISSING

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ovis_model.errors import ConfigError, DataError
-from tasks._dvc import Log, run_dvc
+from tasks._dvc import Log, cache_folder, run_dvc
 
 #: Where a run keeps its record; the past writes into a record of its own.
 RECORDS = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME")
@@ -116,7 +116,7 @@ def make_past_tree(folder: Path, *, commit: str, patch: bytes | None, log: Log) 
     if patch:
         _apply(patch, folder)
     tree = PastTree(folder, log)
-    tree.dvc("config", "--quiet", "--local", "cache.dir", _cache_folder())
+    tree.dvc("config", "--quiet", "--local", "cache.dir", str(cache_folder()))
     return tree
 
 
@@ -133,12 +133,6 @@ def _apply(patch: bytes, folder: Path) -> None:
             f"the recorded changes cannot be applied in {folder}:\n"
             f"{done.stderr.decode(errors='replace')}"
         )
-
-
-def _cache_folder() -> str:
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    return str(Path(_need(done).stdout.decode().strip()).resolve())
 
 
 def _git(*arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":

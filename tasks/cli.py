@@ -12,6 +12,7 @@ from tasks import (
     _compare,
     _data,
     _drift,
+    _doctor,
     _eval,
     _forget,
     _gc,
@@ -55,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "forget": lambda: _forget.forget(options),
         "gc": lambda: _gc.collect(options),
         "notify": lambda: _notify.try_out(options),
+        "doctor": lambda: _doctor.doctor(options),
         "status": lambda: _status.status(options),
     }
     try:
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ovis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _status.add_parser(commands)
+    _doctor.add_parser(commands)
     ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
     _infer.add_parser(commands)

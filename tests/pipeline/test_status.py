@@ -15,15 +15,15 @@ def status(tree, *environment):
     return tree.run("env", *environment, "python", "-m", "tasks.cli", "status").stdout
 
 
-def wait_for_steps(tree, steps):
-    """Wait until training has told of as many steps, and return the process of its step."""
+def wait_for_training(tree, *, steps=0):
+    """Wait until a training tells that it runs, or of so many steps; return its step's process."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         answer = tree.run("python", "-m", "tasks.cli", "status", "--json").stdout
         for one in json.loads(answer)["running"]:
-            if one["step"] == "train" and one["progress"]:
-                if int(one["progress"].split()[1]) >= steps:
-                    return one["pid"]
+            done = int(one["progress"].split()[1]) if one["progress"] else 0
+            if one["step"] == "train" and one["run_is_open"] and done >= steps:
+                return one["pid"]
         assert time.monotonic() < deadline, answer
         time.sleep(0.2)
 
@@ -34,10 +34,10 @@ def run_states(tree):
 
 
 def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tree):
-    tree.change_params(**{"train.seed": 77, "train.max_steps": 150, "train.save_steps": 10})
+    tree.change_params(**{"train.seed": 77, "train.max_steps": 200, "train.save_steps": 10})
     before = run_states(tree)
     process = tree.start("dvc", "repro", "train")
-    step = wait_for_steps(tree, 12)
+    step = wait_for_training(tree, steps=12)
     assert run_states(tree) == [*before, "RUNNING"]
     os.kill(step, signal.SIGKILL)
     assert process.wait() != 0
@@ -51,7 +51,7 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
 
     # Taken up again, it goes on; but meanwhile somebody edits what it runs.
     process = tree.start("dvc", "repro", "train")
-    wait_for_steps(tree, 20)
+    wait_for_training(tree)
     edited = tree.path / "ovis_model/training/throughput.py"
     text = edited.read_text(encoding="utf-8")
     edited.write_text(text + "# edited\n", encoding="utf-8")
@@ -61,7 +61,7 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
     assert (
         "train failed: what it runs was changed while it ran: ovis_model/training/throughput.py."
     ) in log
-    assert "train failed at step 150 of 150" in status(tree)
+    assert "train failed at step 200 of 200" in status(tree)
     assert "train" in json.loads(tree.run("dvc", "status", "--json", "train").stdout)
 
     # As the message says: with the code put back, the results are those of that code.

@@ -54,3 +54,9 @@ def test_what_cannot_be_subtracted_has_no_difference(folders, other):
 
 def test_equal_weights_differ_by_nothing(folders):
     assert largest_difference(*(folder / "model.safetensors" for folder in folders)) == 0.0
+
+
+def test_a_damaged_file_has_no_difference(folders):
+    one, other = (folder / "model.safetensors" for folder in folders)
+    other.write_bytes(other.read_bytes()[:-1])
+    assert largest_difference(one, other) is None
