@@ -69,7 +69,7 @@ $(STEPS): $(STAMP) ## one step, and whatever it depends on
 	@$(need_repository)
 	dvc repro $@
 
-status: $(STAMP) ## the table of the last run
+status: $(STAMP) ## what runs, what crashed, and the table of the last run
 	@ovis status
 
 retrain: $(STAMP) ## the same as a Prefect flow, once; starts a local server or uses a running one

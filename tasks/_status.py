@@ -8,6 +8,7 @@ ovis status --json     # for programs
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,8 @@ from tasks.summary import Summary, as_text, read_summary
 
 #: Between two looks of `--watch`.
 WATCH_SECONDS = 2.0
+#: How MLflow's client is kept from waiting.
+HURRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 CLEAR = "\x1b[2J\x1b[H"
 #: Of the metrics of a step, those that a line has room for.
 MAX_METRICS = 4
@@ -120,12 +123,15 @@ def close_crashed(found: Sequence[Heartbeat]) -> tuple[list[Heartbeat], str]:
 
 def _close_runs(run_ids: Iterable[str]) -> str:
     """Have the tracker close runs of processes that are gone; return why it could not."""
+    # A server that does not answer is asked again by the next look, not seven times by this one.
+    for name, value in HURRY.items():
+        os.environ.setdefault(name, value)
     # Imported here: mlflow takes seconds, which only a crash is worth.
     from tasks import _mlflow  # noqa: PLC0415
 
     try:
         _mlflow.close_runs(run_ids)
-    except (OvisError, _mlflow.MlflowException) as error:
+    except (OvisError, OSError, _mlflow.MlflowException) as error:
         return str(error)
     return ""
 
@@ -157,7 +163,7 @@ def as_screen(situation: Situation, *, seconds: int | None = None) -> str:
     lines = lines or ["nothing is running"]
     lines += [line for one in situation.ended for line in _ended(one)]
     if situation.open_runs:
-        lines.append(f"its MLflow run could not be closed: {situation.open_runs}")
+        lines.append(f"  its MLflow run could not be closed: {situation.open_runs}")
     lines.append("")
     if situation.summary is None:
         lines.append(f"no last run: {situation.no_summary}")

@@ -8,7 +8,8 @@ import time
 from contextlib import closing
 
 WAIT_SECONDS = 120
-UNUSABLE = "MLFLOW_TRACKING_URI=sqlite:////proc/none/mlflow.db"
+#: Nobody listens there.
+UNREACHABLE = "MLFLOW_TRACKING_URI=http://127.0.0.1:9"
 
 
 def status(tree, *environment):
@@ -42,9 +43,9 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
     os.kill(step, signal.SIGKILL)
     assert process.wait() != 0
 
-    said = status(tree, UNUSABLE)
+    said = status(tree, UNREACHABLE)
     assert said.startswith("nothing is running\ntrain crashed at step ")
-    assert "its MLflow run could not be closed: the MLflow store sqlite:////proc/none" in said
+    assert "its MLflow run could not be closed: the MLflow store http://127.0.0.1:9 cannot" in said
     assert run_states(tree) == [*before, "RUNNING"]
     assert "its MLflow run could not be closed" not in status(tree)
     assert run_states(tree) == [*before, "KILLED"]

@@ -86,7 +86,7 @@ def test_a_record_as_dvc_writes_it_is_fine(cache):
     ("text", "said"),
     [
         (LOCK.replace("    cmd", "<<<<<<< ours\n    cmd", 1), "the marks of a merge that was not"),
-        (LOCK[: LOCK.index("md5: fedc") + 12], "'fedcba98' in it is no digest"),
+        (LOCK[: LOCK.index("md5: fedc") + 12], "'fedcba9' in it is no digest"),
         (LOCK[: LOCK.index("    - path: report.json")], "stage a has no report.json in it, as if"),
         (LOCK[: LOCK.index("ges:\n")], "it cannot be read ("),
         ("", "it cannot be read (TypeError), as if it was cut off"),
