@@ -11,8 +11,8 @@ from ovis_model.errors import ConfigError, OvisError
 from tasks import (
     _compare,
     _data,
-    _drift,
     _doctor,
+    _drift,
     _eval,
     _forget,
     _gc,

@@ -108,10 +108,10 @@ def has_ended(identity: str) -> bool:
     return host == socket.gethostname() and process_identity(int(number)) != identity
 
 
-def read_heartbeats() -> list[Heartbeat]:
+def read_heartbeats(folder: Path = HEARTBEATS) -> list[Heartbeat]:
     """Return those there are, the oldest first; a file that is not one is left alone."""
     found = []
-    for path in sorted(HEARTBEATS.glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         try:
             found.append(Heartbeat.read(path))
         except (FileNotFoundError, ValidationError):

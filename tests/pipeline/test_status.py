@@ -7,6 +7,9 @@ import sqlite3
 import time
 from contextlib import closing
 
+from tasks.artifacts import HEARTBEATS
+from tasks.heartbeats import read_heartbeats
+
 WAIT_SECONDS = 120
 #: Nobody listens there.
 UNREACHABLE = "MLFLOW_TRACKING_URI=http://127.0.0.1:9"
@@ -20,13 +23,13 @@ def wait_for_training(tree, *, steps=0):
     """Wait until a training tells that it runs, or of so many steps; return its step's process."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
-        answer = tree.run("python", "-m", "tasks.cli", "status", "--json").stdout
-        for one in json.loads(answer)["running"]:
-            done = int(one["progress"].split()[1]) if one["progress"] else 0
-            if one["step"] == "train" and one["run_is_open"] and done >= steps:
-                return one["pid"]
-        assert time.monotonic() < deadline, answer
-        time.sleep(0.2)
+        for one in read_heartbeats(tree.path / HEARTBEATS):
+            if (one.step, one.run_is_open, one.is_alive) == ("train", True, True):
+                done = int(one.progress.split()[1]) if one.progress else 0
+                if done >= steps:
+                    return one.pid
+        assert time.monotonic() < deadline, f"no training tells of {steps} steps"
+        time.sleep(0.1)
 
 
 def run_states(tree):
@@ -35,7 +38,7 @@ def run_states(tree):
 
 
 def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tree):
-    tree.change_params(**{"train.seed": 77, "train.max_steps": 200, "train.save_steps": 10})
+    tree.change_params(**{"train.seed": 77, "train.max_steps": 120, "train.save_steps": 10})
     before = run_states(tree)
     process = tree.start("dvc", "repro", "train")
     step = wait_for_training(tree, steps=12)
@@ -62,7 +65,7 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
     assert (
         "train failed: what it runs was changed while it ran: ovis_model/training/throughput.py."
     ) in log
-    assert "train failed at step 200 of 200" in status(tree)
+    assert "train failed at step 120 of 120" in status(tree)
     assert "train" in json.loads(tree.run("dvc", "status", "--json", "train").stdout)
 
     # As the message says: with the code put back, the results are those of that code.
