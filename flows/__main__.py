@@ -9,9 +9,9 @@ import sys
 
 from flows.server import server
 from ovis_model.errors import ConfigError, OvisError, StageError
+from tasks import _processes, environment, heartbeats
 from tasks.masking import masked
 from tasks.notifications import notify
-from tasks import _processes, environment, heartbeats
 from tasks.params import Params
 
 MODULES = {"retrain": "flows.retrain", "schedule": "flows.deployments"}
