@@ -40,7 +40,12 @@ def unchanged_inputs(step: str) -> Iterator[None]:
 
 
 def read_step_inputs(step: str) -> dict[str, Any]:
-    """Return the digests of a step's code, and its settings, by name."""
+    """Return the digests of a step's code, and its settings, by name.
+
+    Nothing where there is no dvc.yaml: then nobody records what they were.
+    """
+    if not DVC_STAGES.is_file():
+        return {}
     stage = read_yaml(DVC_STAGES)["stages"][step]
     settings = read_yaml(PARAMS)
     code = [Path(one) for one in stage["deps"] if Path(one).parts[0] in EDITED]

@@ -92,6 +92,12 @@ def test_what_the_step_does_not_depend_on_may_change(name, text):
         Path(name).write_text(text)
 
 
+def test_without_a_dvc_yaml_there_is_no_record_to_be_wrong():
+    Path("dvc.yaml").unlink()
+    with unchanged_inputs("train"):
+        Path("tasks/train.py").write_text("# edited")
+
+
 def edit_and_fail():
     Path("tasks/train.py").write_text("# edited")
     raise ValueError("its own")
