@@ -4,6 +4,8 @@
                   samples below any one value
     categories    chi-square; effect: the total variation distance, the share of samples that
                   would have to change their category
+    look          the first pictures, 8 x 8 greys: a line is fitted that tells one half of the
+                  samples' sides apart, and the other half's places along it are tested as numbers
 
 A feature has drifted if chance would hardly do that and if it matters: its p-value, after Holm's
 correction over all features, is at most `alpha`, and its effect, from 0 to 1, at least
@@ -23,7 +25,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import chdtrc, kolmogorov
 
-from ovis_model.drift.features import CATEGORIES, NUMBERS, PRIVATE, Feature
+from ovis_model.drift.features import CATEGORIES, LOOK, NUMBERS, PRIVATE, Feature
+from ovis_model.drift.looks import score_looks
 from ovis_model.drift.profile import Category, Profile
 from ovis_model.drift.rules import DriftRules
 from ovis_model.reports import Report
@@ -210,6 +213,7 @@ def _test_all(reference: Profile, new: Profile) -> Iterator[FeatureDrift]:
         columns = reference.numbers[number.name], new.numbers[number.name]
         values = [np.array(column, dtype=np.float64) for column in columns]  # None becomes NaN
         yield _test_numbers(number, values, groups)
+    yield _test_numbers(LOOK, score_looks(reference, new), groups)
 
 
 # ---- numbers --------------------------------------------------------------------------------

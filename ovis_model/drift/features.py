@@ -57,6 +57,8 @@ NUMBERS = (
     Feature("answer_characters", "answers", "answer length", "characters, without the thought"),
     Feature("thinking_characters", "answers", "thinking length", "characters, if there is any"),
 )
+#: Not a value of a sample alone, but how much its first picture looks like the one side's.
+LOOK = Feature("look", "pictures", "look of the picture", "score of its 8 x 8 greys")
 CATEGORIES = (
     Feature("kind", "samples", "kind of media"),
     Feature("source", "samples", "source"),

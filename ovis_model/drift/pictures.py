@@ -1,6 +1,7 @@
-"""How the pictures of a sample look, in seven numbers."""
+"""How the pictures of a sample look: seven numbers, and a tiny version of the first."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,46 @@ from ovis_model.processing.frame_sampling import sample_frame_indices
 MAX_PICTURES = 4
 #: Pictures are reduced below this before their pixels are counted: what is compared are averages.
 MAX_SIDE = 256
+#: Of the tiny version, in pixels.
+TINY_SIDE = 8
 
 Numbers = dict[str, float]
 
 
-def picture_numbers(sample: Sample, media: MediaFiles) -> Numbers:
-    """Measure a sample's pictures, or frames of its video; the mean over them.
+@dataclass(frozen=True)
+class Looks:
+    """How a sample's pictures, or frames of its video, look.
 
-    Returns:
-        Values of width, height, aspect, brightness, contrast, saturation and sharpness; empty
-        without pictures.
+    Attributes:
+        numbers: Mean width, height, aspect, brightness, contrast, saturation and sharpness; empty
+            without pictures.
+        tiny: `TINY_SIDE` x `TINY_SIDE` greys of the first one in hexadecimal digits, or "".
+    """
+
+    numbers: Numbers = field(default_factory=dict)
+    tiny: str = ""
+
+
+def look_at(sample: Sample, media: MediaFiles) -> Looks:
+    """Measure a sample's pictures.
 
     Raises:
         DataError: If a file is missing or cannot be decoded.
     """
-    found = [_measure(picture) for picture in _pictures(sample, media)]
+    found: list[Numbers] = []
+    tiny = ""
+    for picture in _pictures(sample, media):
+        found.append(_measure(picture))
+        tiny = tiny or _shrink(picture)
     if not found:
-        return {}
-    return {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+        return Looks()
+    means = {name: sum(one[name] for one in found) / len(found) for name in found[0]}
+    return Looks(means, tiny)
+
+
+def _shrink(picture: Image.Image) -> str:
+    grey = picture.convert("L").resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BOX)
+    return grey.tobytes().hex()
 
 
 def _pictures(sample: Sample, media: MediaFiles) -> Iterator[Image.Image]:

@@ -7,6 +7,7 @@ after that data has moved on.  No text of the data is in it: words and answers a
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
@@ -18,7 +19,7 @@ from ovis_model.config import StepConfig
 from ovis_model.data.media_files import MediaFiles
 from ovis_model.data.schema import Sample
 from ovis_model.drift.features import CATEGORIES, NUMBERS, PRIVATE, categories, text_numbers
-from ovis_model.drift.pictures import picture_numbers
+from ovis_model.drift.pictures import TINY_SIDE, Looks, look_at
 from ovis_model.errors import DataError
 from ovis_model.reports import Report
 
@@ -29,6 +30,7 @@ FORMAT: Literal[1] = 1
 MAX_SAMPLES = 2000
 _DECIMALS = 4
 _DIGEST_DIGITS = 12
+_TINY = re.compile(f"[0-9a-f]{{{2 * TINY_SIDE**2}}}")
 
 
 class Category(StepConfig):
@@ -54,6 +56,7 @@ class Profile(Report):
         groups: For each drawn sample a number that samples with the same first picture share.
         numbers: Values per feature, None where a sample has none.
         categories: Likewise, categories.
+        tiny: Tiny version of each sample's first picture (`Looks.tiny`), "" where it has none.
         words: Text of a digest; known while measuring, not written.
     """
 
@@ -64,18 +67,21 @@ class Profile(Report):
     groups: list[int]
     numbers: dict[str, list[float | None]]
     categories: dict[str, Category]
+    tiny: list[str]
     words: dict[str, str] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="after")
     def _one_value_per_sample(self) -> Self:
         count = len(self.groups)
-        lengths = [len(values) for values in self.numbers.values()]
+        lengths = [len(self.tiny), *(len(values) for values in self.numbers.values())]
         for one in self.categories.values():
             lengths.append(len(one.codes))
             if not all(0 <= code < len(one.labels) for code in one.codes):
                 raise ValueError("a code without a label")
         if any(length != count for length in lengths):
             raise ValueError("features of different lengths")
+        if any(one and not _TINY.fullmatch(one) for one in self.tiny):
+            raise ValueError("a tiny picture of another size")
         if set(self.numbers) != {one.name for one in NUMBERS} or set(self.categories) != {
             one.name for one in CATEGORIES
         }:
@@ -102,6 +108,7 @@ class Profile(Report):
         return self.model_copy(
             update={
                 "groups": [self.groups[i] for i in chosen],
+                "tiny": [self.tiny[i] for i in chosen],
                 "numbers": {k: [v[i] for i in chosen] for k, v in self.numbers.items()},
                 "categories": {
                     name: Category(labels=one.labels, codes=[one.codes[i] for i in chosen])
@@ -156,9 +163,9 @@ def measure(
     table = _Table()
     problems: list[str] = []
     for sample in drawn:
-        looks: dict[str, float] = {}
+        looks = Looks()
         try:
-            looks = picture_numbers(sample, media)
+            looks = look_at(sample, media)
         except DataError as error:
             problems.append(f"sample {sample.id!r}: {error}")
         table.add(sample, looks)
@@ -192,15 +199,17 @@ class _Table:
         self._numbers: dict[str, list[float | None]] = {one.name: [] for one in NUMBERS}
         self._labels: dict[str, dict[str, int]] = {one.name: {} for one in CATEGORIES}
         self._codes: dict[str, list[int]] = {one.name: [] for one in CATEGORIES}
+        self._tiny: list[str] = []
         self._words: dict[str, str] = {}
 
-    def add(self, sample: Sample, looks: dict[str, float]) -> None:
+    def add(self, sample: Sample, looks: Looks) -> None:
         group = f"media {sample.media[0]}" if sample.media else f"id {sample.id}"
         self._group_of.append(self._groups.setdefault(group, len(self._groups)))
-        numbers = {**text_numbers(sample), **looks}
+        numbers = {**text_numbers(sample), **looks.numbers}
         for name, column in self._numbers.items():
             value = numbers.get(name)
             column.append(None if value is None else round(float(value), _DECIMALS))
+        self._tiny.append(looks.tiny)
         for name, text in categories(sample).items():
             label = self._hide(text) if name in PRIVATE else text
             labels = self._labels[name]
@@ -222,5 +231,6 @@ class _Table:
                 name: Category(labels=list(labels), codes=self._codes[name])
                 for name, labels in self._labels.items()
             },
+            tiny=self._tiny,
             words=self._words,
         )

@@ -20,6 +20,7 @@ def draw_samples(  # noqa: PLR0913 - each way to drift has a name
     *,
     seed: int,
     brighter: int = 0,
+    mirrored: bool = False,
     longer: bool = False,
     yes: float = 0.5,
     thinking: float = 0.5,
@@ -32,6 +33,7 @@ def draw_samples(  # noqa: PLR0913 - each way to drift has a name
         count: How many samples.
         seed: Of everything.
         brighter: Grey levels on top.
+        mirrored: Whether pictures are darker on the right instead of on the left.
         longer: Whether questions have more words.
         yes: Share of answers that are "yes".
         thinking: Share of answers with a thought.
@@ -41,7 +43,9 @@ def draw_samples(  # noqa: PLR0913 - each way to drift has a name
     samples = []
     for number in range(count):
         name = f"{seed}_{number}.png"
-        grey = rng.integers(0, 60, size=(12, int(rng.integers(8, 24)))) + rng.integers(0, 120)
+        width = int(rng.integers(8, 24))
+        grey = rng.integers(0, 60, size=(12, width)) + rng.integers(0, 120)
+        grey += np.linspace(0, 15, width, dtype=int)[:: -1 if mirrored else 1]
         Image.fromarray((grey + brighter).clip(0, 255).astype(np.uint8)).save(folder / name)
         one, other = rng.choice(OBJECTS, size=2, replace=False)
         more = f" next to the {other}, on the left side" if longer or rng.random() < 0.3 else ""

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ovis_model.drift.comparison import compare, holm
+from ovis_model.drift.comparison import compare, holm, kolmogorov_smirnov
 from ovis_model.drift.false_alarms import count_false_alarms, split_at_random
+from ovis_model.drift.looks import fit_line, score_looks
 from ovis_model.drift.rules import DriftRules
 from tests.support.drifting import draw_profile
 
@@ -60,6 +61,7 @@ def test_other_draws_of_the_same_world_are_no_drift(reference, tmp_path):
     ("how", "drifted"),
     [
         pytest.param({"brighter": 40}, {"brightness"}, id="brighter pictures"),
+        pytest.param({"mirrored": True}, {"look"}, id="other pictures of the same brightness"),
         pytest.param({"longer": True}, {"question_characters"}, id="longer questions"),
         pytest.param({"yes": 0.75}, {"answer", "answer_word"}, id="another mix of answers"),
         pytest.param({"thinking": 0.0}, {"thinking"}, id="no thinking"),
@@ -90,6 +92,23 @@ def test_a_trivial_difference_of_very_many_samples_is_no_drift(reference):
     assert brightness.adjusted_p < 1e-6
     assert 0.01 < brightness.effect < 0.1
     assert not brightness.drifted
+
+
+def test_pictures_are_tested_on_samples_that_were_not_fitted(reference):
+    """On those that were, a line is found between any two sides."""
+    halves = split_at_random(reference, np.random.default_rng(0))
+    scores = score_looks(*halves)
+    for half, places in zip(halves, scores, strict=True):
+        assert 0.4 < np.isnan(places).mean() < 0.6
+        assert len(places) == len(half.groups)
+    sides = [
+        np.array([list(bytes.fromhex(one)) for one in half.tiny])[np.isnan(places)] / 255
+        for half, places in zip(halves, scores, strict=True)
+    ]
+    line = fit_line(*sides)
+    fitted = [np.sort(side @ line) for side in sides]
+    tested = [np.sort(places[~np.isnan(places)]) for places in scores]
+    assert kolmogorov_smirnov(*fitted) > 0.3 > kolmogorov_smirnov(*tested)
 
 
 def test_significance_and_effect_are_both_needed(reference, tmp_path):
@@ -156,6 +175,12 @@ def test_rare_categories_are_tested_together(reference):
 def test_a_constant_feature_has_no_effect(reference):
     found = {one.name: one for one in compare(reference, reference, DriftRules()).features}
     assert (found["kind"].effect, found["kind"].p_value) == (0.0, 1.0)
+
+
+def test_without_pictures_their_look_is_not_tested(reference):
+    blind = reference.model_copy(update={"tiny": [""] * NUM_REFERENCE})
+    found = {one.name: one for one in compare(reference, blind, DriftRules()).features}
+    assert found["look"].effect is None
 
 
 def test_one_certain_difference_of_many_is_corrected_for_their_number():

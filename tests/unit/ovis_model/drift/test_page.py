@@ -24,7 +24,7 @@ def report(tmp_path_factory):
 def test_the_page_shows_every_feature_and_the_verdict(tmp_path, report):
     write_page(tmp_path / "drift.html", report)
     page = (tmp_path / "drift.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == len(report.features) == 20
+    assert page.count("<svg") == len(report.features) == 21
     assert re.search(r'class="verdict bad">Drift: .*brightness', page)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ovis_model.data.media_files import MediaFiles
 from ovis_model.data.schema import Sample, parse_sample
-from ovis_model.drift.pictures import picture_numbers
+from ovis_model.drift.pictures import look_at
 from ovis_model.drift.profile import measure, read_profile
 from ovis_model.errors import DataError
 from tests.support.drifting import draw_profile, draw_samples
@@ -22,10 +22,11 @@ def test_pictures_are_measured_in_the_units_that_are_named(tmp_path):
     picture = Image.new("RGB", (40, 20), (255, 0, 0))
     picture.paste((0, 0, 0), (0, 0, 20, 20))
     picture.save(tmp_path / "a.png")
-    found = picture_numbers(
+    found = look_at(
         parse_sample(sample("1", "<image>?", "a", image="a.png")), MediaFiles(tmp_path)
     )
-    assert found == pytest.approx(
+    assert found.tiny == ("00" * 4 + "4c" * 4) * 8
+    assert found.numbers == pytest.approx(
         {
             "width": 40,
             "height": 20,
@@ -42,9 +43,9 @@ def test_pictures_are_measured_in_the_units_that_are_named(tmp_path):
 def test_a_huge_picture_is_reduced_and_its_size_is_not(tmp_path):
     write_picture(tmp_path / "a.png", 100, side=1200)
     one = parse_sample(sample("1", "<image>?", "a", image="a.png"))
-    found = picture_numbers(one, MediaFiles(tmp_path))
+    found = look_at(one, MediaFiles(tmp_path)).numbers
     small = write_picture(tmp_path / "b.png", 100, side=240).name
-    other = picture_numbers(one.model_copy(update={"image": (small,)}), MediaFiles(tmp_path))
+    other = look_at(one.model_copy(update={"image": (small,)}), MediaFiles(tmp_path)).numbers
     assert found["width"] == 1200
     assert found["brightness"] == pytest.approx(other["brightness"], abs=0.5)
 
@@ -56,8 +57,8 @@ def test_a_video_file_measures_as_its_frames_do(tmp_path):
     for name, shade in zip(names, shades, strict=True):
         Image.new("RGB", (32, 32), (shade,) * 3).save(tmp_path / name)
     media = MediaFiles(tmp_path)
-    file = picture_numbers(parse_sample(sample("1", "<video>?", "a", video="clip.mp4")), media)
-    frames = picture_numbers(parse_sample(sample("1", "<video>?", "a", video=names)), media)
+    file = look_at(parse_sample(sample("1", "<video>?", "a", video="clip.mp4")), media).numbers
+    frames = look_at(parse_sample(sample("1", "<video>?", "a", video=names)), media).numbers
     assert file["brightness"] == pytest.approx(frames["brightness"], abs=3)
 
 
@@ -123,6 +124,7 @@ def test_nothing_to_measure_is_an_error(tmp_path):
         pytest.param({"format": 2}, id="of another format"),
         pytest.param({"groups": [0]}, id="with columns of different lengths"),
         pytest.param({"numbers": {}}, id="without a feature"),
+        pytest.param({"tiny": ["00", "00"]}, id="with a picture of another size"),
         pytest.param({"more": 1}, id="with a key too many"),
     ],
 )
