@@ -165,10 +165,15 @@ def _digest_of(report: Path) -> str | None:
 
 
 def _announce(report: "DriftReport", html: Path) -> None:
+    lines = [
+        f"{one.title}: {100 * (one.effect or 0):.0f} % of the samples are elsewhere"
+        for one in report.features
+        if one.drifted
+    ]
     notify(
         "drift",
-        f"{report.new} is not like the data of {report.reference}: {report.drifted_titles}",
-        "\n".join(_row(one).rstrip() for one in report.features if one.drifted),
+        f"{report.new} is not like the data of {report.reference}",
+        "\n".join(lines),
         {"page": str(html), "samples": report.num_new, "digest": report.digest[:12]},
     )
 

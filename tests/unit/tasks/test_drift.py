@@ -84,10 +84,13 @@ def test_drift_is_told_to_who_asks_and_once_to_everybody(tmp_path, capsys):
     new = str(write_data(tmp_path / "new", seed=1, brighter=50))
     assert main(["drift", new]) == 3
     said = capsys.readouterr().out
-    assert said.endswith("\ndrift: brightness\n")
+    assert said.endswith("\ndrift: brightness, look of the picture\n")
     assert main(["drift", new, "--against", "1"]) == 3
     (told,) = notifications()
-    assert told["title"] == f"{new} is not like the data of champion, version 1: brightness"
+    assert told["title"] == f"{new} is not like the data of champion, version 1"
+    brightness, look = told["text"].splitlines()
+    assert brightness.startswith("brightness: 4")
+    assert look.endswith(" % of the samples are elsewhere")
     assert told["facts"]["page"] == "reports/drift.html"
 
 
