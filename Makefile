@@ -76,7 +76,7 @@ retrain: $(STAMP) ## the same as a Prefect flow, once; starts a local server or 
 	@$(need_repository)
 	python -m flows retrain
 
-schedule: $(STAMP) ## the flow every Monday at 02:00 UTC, as long as this runs; CRON="..." sets another time
+schedule: $(STAMP) ## every flow, at the times of operations.yaml, as long as this runs; CRON="..." sets another
 	@$(need_repository)
 	python -m flows schedule
 

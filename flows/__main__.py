@@ -1,4 +1,6 @@
-"""Run or serve the retrain flow: `python -m flows retrain`, `python -m flows schedule`.
+"""Run retrain once, or serve every flow: `python -m flows retrain`, `python -m flows schedule`.
+
+python -m flows retrain --reason "the floor was raised" --force
 
 A local Prefect server is started for it, unless one is running or PREFECT_API_URL names one.
 The flow gets a process of its own: Prefect delivers its last logs and events when that ends,
@@ -12,6 +14,7 @@ from ovis_model.errors import ConfigError, OvisError, StageError
 from tasks import _processes, environment, heartbeats
 from tasks.masking import masked
 from tasks.notifications import notify
+from tasks.operations import Operations
 from tasks.params import Params
 
 MODULES = {"retrain": "flows.retrain", "schedule": "flows.deployments"}
@@ -20,17 +23,18 @@ USAGE = f"usage: python -m flows {{{','.join(MODULES)}}}"
 
 def main(arguments: list[str]) -> int:
     """Do what the command line asks and return the exit code."""
-    if len(arguments) != 1 or arguments[0] not in MODULES:
+    if not arguments or arguments[0] not in MODULES:
         print(USAGE, file=sys.stderr)
         return 2
-    what = arguments[0]
+    what, *options = arguments
     environment.apply()
     _processes.stop_cleanly_on_signals()
     try:
         Params.read()  # a typo is told before a server is started
+        Operations.read()
         with server() as url:
             print(f"Prefect server: {url}", flush=True)
-            return _run(what)
+            return _run(what, options)
     except ConfigError as error:
         print(masked(str(error)), file=sys.stderr)
         notify("failure", f"{what} did not start", str(error))
@@ -44,10 +48,11 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _run(what: str) -> int:
+def _run(what: str, options: list[str]) -> int:
     try:
         with heartbeats.beating(what):
-            _processes.run([sys.executable, "-m", MODULES[what]], on_output=_show)
+            command = [sys.executable, "-m", MODULES[what], *options]
+            _processes.run(command, on_output=_show)
     except StageError:
         return 1  # it has said why itself
     return 0

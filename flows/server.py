@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ovis_model.errors import StageError
+from ovis_model.errors import StageError, UnavailableError
 from ovis_model.reports import write_text
 from tasks import _processes
 from tasks._launch import free_port
@@ -25,6 +25,8 @@ RECORD = PREFECT_HOME / "server.json"
 LOG = PREFECT_HOME / "server.log"
 START_SECONDS = 90.0
 PROBE_SECONDS = 2.0
+#: How often a server that the user names is asked before it counts as down.
+PROBES = 3
 
 
 @contextmanager
@@ -32,9 +34,17 @@ def server() -> Iterator[str]:
     """Provide a server's address, in PREFECT_API_URL too; a server started here ends here.
 
     Raises:
+        UnavailableError: If PREFECT_API_URL names a server that does not answer.
         StageError: If a server cannot be started.
     """
-    given = os.environ.get("PREFECT_API_URL") or _running()
+    named = os.environ.get("PREFECT_API_URL")
+    if named and not any(map(is_healthy, [named] * PROBES)):
+        raise UnavailableError(
+            f"the Prefect server {named}, which PREFECT_API_URL names, does not answer. Start it, "
+            "or unset PREFECT_API_URL to use one of this working tree; `dvc repro` runs the "
+            "same pipeline without Prefect"
+        )
+    given = named or _running()
     if given:
         os.environ["PREFECT_API_URL"] = given
         yield given

@@ -2,6 +2,7 @@
 
     OvisError
     ├── ConfigError             a value in params.yaml or train_config.json cannot be used
+    │   └── UnavailableError    what it names does not answer now, and may later
     ├── DataError               a sample, an image or a video cannot be used
     │   ├── MediaError          one file cannot be used, for a reason with a code
     │   └── PlaceholderError    text and media of one sample disagree
@@ -12,11 +13,15 @@
     ├── GateError               two evaluation reports cannot be compared
     ├── PromotionError          an alias cannot move as asked, or the record of moves was changed
     └── StageError              a process that ran a step ended with an error
-        └── StageStopped        it was asked to stop, and can go on where it stopped
+        ├── StageStopped            it was asked to stop, and can go on where it stopped
+        ├── StageUnavailableError   a server that it needs did not answer
+        └── StageBusyError          another run holds the working tree
 
 Catch `OvisError` at the edge (tasks/__main__.py does); catch a leaf only where you can do
 better than stop.  `ValueError` is for misuse by a caller, `assert` for our own bugs.
 """
+
+from typing import ClassVar
 
 #: How many offenders a message lists before it only counts the rest.
 MAX_EXAMPLES = 5
@@ -28,6 +33,10 @@ class OvisError(Exception):
 
 class ConfigError(OvisError):
     """A configuration value cannot be used."""
+
+
+class UnavailableError(ConfigError):
+    """What a configuration value names does not answer now; the same may work later."""
 
 
 class DataError(OvisError):
@@ -76,6 +85,18 @@ class StageError(OvisError):
 
 class StageStopped(StageError):  # noqa: N818 - nothing went wrong
     """A process that ran a pipeline step was asked to stop, and can go on where it stopped."""
+
+    exit_code: ClassVar[int] = 75
+
+
+class StageUnavailableError(StageError):
+    """A process that ran a pipeline step needed a server that did not answer."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class StageBusyError(StageError):
+    """Another run holds the working tree, and it allows one at a time."""
 
 
 class PlaceholderError(DataError):

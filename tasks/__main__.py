@@ -1,7 +1,8 @@
 """Run one step: `python -m tasks train`.  DVC calls this; people type `make train`.
 
-Exit codes: 0 done, 1 the step failed, 2 the configuration cannot be used, 75 training was asked
-to stop and goes on when it is run again, 128 + n ended by signal n.
+Exit codes: 0 done, 1 the step failed, 2 the configuration cannot be used, 69 a server that is
+needed does not answer, 75 training was asked to stop and goes on when it is run again, 128 + n
+ended by signal n.
 """
 
 import importlib
@@ -11,7 +12,13 @@ import sys
 from functools import partial
 from types import TracebackType
 
-from ovis_model.errors import ConfigError, OvisError, StageStopped
+from ovis_model.errors import (
+    ConfigError,
+    OvisError,
+    StageStopped,
+    StageUnavailableError,
+    UnavailableError,
+)
 from ovis_model.training import exit_codes
 from tasks import STEPS, _processes, environment, heartbeats
 from tasks._step_inputs import unchanged_inputs
@@ -42,7 +49,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         _say(f"{step}: {error}")
         _tell(step, str(error))
-        return 2
+        return StageUnavailableError.exit_code if isinstance(error, UnavailableError) else 2
     except StageStopped as stop:
         _say(f"{step}: {stop}")
         return exit_codes.STOPPED

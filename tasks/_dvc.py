@@ -1,5 +1,6 @@
 """The one place that runs DVC, for Prefect tasks: DVC decides whether a step has work to do."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +11,12 @@ from typing import Protocol
 
 from prefect import get_run_logger, runtime
 
-from ovis_model.errors import ConfigError, StageError
+from ovis_model.errors import ConfigError, StageBusyError, StageError
 from tasks import _processes
 from tasks.environment import FLOW_RUN
 from tasks.masking import masked
+from tasks.retries import classify
 
-#: DVC names whoever holds the working tree in a line with one of these.
-BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 #: After `kill -9` the lock of a process that is not quite gone yet is removed at a second try.
 RETRY_SECONDS = 3.0
 #: A progress bar redraws itself many times a second; a log wants to hear of it now and then.
@@ -31,7 +31,9 @@ class Log(Protocol):
         ...
 
 
-def reproduce(stage: str, log: Log | None = None) -> None:
+def reproduce(
+    stage: str, log: Log | None = None, *, force: bool = False, limit_hours: float = math.inf
+) -> None:
     """Bring one stage up to date, and whatever it depends on.
 
     Not `--single-item`: that would train on what a failed `validate` left behind.
@@ -39,49 +41,43 @@ def reproduce(stage: str, log: Log | None = None) -> None:
     Args:
         stage: A stage of dvc.yaml.
         log: Receives DVC's output line by line; None is the log of the running Prefect task.
+        force: Whether it runs even if nothing changed.
+        limit_hours: After how long it is ended as one that hangs.
 
     Raises:
-        StageError: If the stage, or one before it, exits with an error, or if another DVC
-            process holds this working tree.
+        StageError: If the stage, or one before it, exits with an error or takes longer than
+            it may; a `StageBusyError` if another DVC process holds this working
+            tree, and others of `tasks.retries.CURABLE` where another attempt may help.
     """
     logger: Log = log or get_run_logger()
+    command = ["repro", *(["--force"] if force else []), stage]
     try:
-        _repro(stage, logger)
-    except StageError as error:
-        if not _is_busy(error):
-            raise
+        _repro(command, logger, limit_hours * 3600)
+    except StageBusyError:
         logger.info("another DVC run seems to hold this working tree; trying once more")
         time.sleep(RETRY_SECONDS)
-        _repro_or_say_who(stage, logger)
+        _repro(command, logger, limit_hours * 3600)
 
 
-def _repro_or_say_who(stage: str, log: Log) -> None:
+def _repro(command: list[str], log: Log, limit_seconds: float) -> None:
+    environment = {**os.environ, **_flow_run()}
     try:
-        _repro(stage, log)
+        run_dvc(command, log, environment=environment, limit_seconds=limit_seconds)
     except StageError as error:
-        if not _is_busy(error):
-            raise
-        raise StageError(
-            "another DVC run holds this working tree, and DVC allows one at a time. Wait for it "
-            f"or stop it, then run again. {error}"
-        ) from error
-
-
-def _is_busy(error: StageError) -> bool:
-    return any(words in str(error) for words in BUSY)
-
-
-def _repro(stage: str, log: Log) -> None:
-    run_dvc(["repro", stage], log, environment={**os.environ, **_flow_run()})
+        raise classify(error) from error
 
 
 def run_dvc(
-    arguments: list[str], log: Log, *, environment: Mapping[str, str] = os.environ
+    arguments: list[str],
+    log: Log,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    limit_seconds: float = math.inf,
 ) -> None:
     """Run a DVC command to its end.
 
     Raises:
-        StageError: If it ends with an error.
+        StageError: If it ends with an error, or is ended because it takes too long.
     """
     # This interpreter's DVC, and its `python` in the stages: PATH may name another one.
     command = [sys.executable, "-m", "dvc", *arguments]
@@ -89,7 +85,12 @@ def run_dvc(
     # Prefect keeps what it is told, on a server that others may read.
     lines = Lines(lambda line: log.info("%s", masked(line)))
     try:
-        _processes.run(command, on_output=lines.feed, env={**environment, "PATH": path})
+        _processes.run(
+            command,
+            on_output=lines.feed,
+            env={**environment, "PATH": path},
+            limit_seconds=limit_seconds,
+        )
     finally:
         lines.flush()
 

@@ -68,7 +68,7 @@ def _add_run(commands: Any) -> None:
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     """Options of all commands that ask a model."""
-    parser.add_argument("model", help="a checkpoint folder, or an alias such as champion")
+    parser.add_argument("model", help="a checkpoint folder, a version, or an alias")
     parser.add_argument("--params", type=Path, default=PARAMS, help="default: %(default)s")
     parser.add_argument("--benchmarks", help="folder of YAML files (default: params.yaml's)")
     parser.add_argument(
@@ -199,7 +199,7 @@ def _shard(text: str | None) -> "Shard":
 
 
 def find_model(name: str, params: Path) -> Path:
-    """Return a checkpoint folder, or that of the version an alias points at.
+    """Return a checkpoint folder, or that of a version: its number, or an alias of it.
 
     Raises:
         ConfigError: If there is neither, or the version's files are not here.
@@ -208,15 +208,16 @@ def find_model(name: str, params: Path) -> Path:
         return Path(name)
     from ovis_model.registry import ALIASES, MODEL_DIGEST  # noqa: PLC0415
 
-    if name not in ALIASES:
+    if name not in ALIASES and not name.isdigit():
         raise ConfigError(
-            f"{name!r} is neither a folder nor an alias; aliases are {', '.join(ALIASES)}"
+            f"{name!r} is neither a folder nor an alias; aliases are {', '.join(ALIASES)}, and "
+            "a number is a version"
         )
     from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     model_name = Params.read(params).register_.model_name
     registry = MlflowRegistry(model_name)
-    version = registry.version_at(name)
+    version = int(name) if name.isdigit() else registry.version_at(name)
     if version is None:
         raise ConfigError(f"no version of {model_name} is the {name}; run `dvc repro register`")
     kept = KEPT_MODELS / model_name / registry.tags_of(version).get(MODEL_DIGEST, "unknown")

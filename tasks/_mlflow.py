@@ -36,9 +36,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from ovis_model.errors import ConfigError
+from ovis_model.errors import ConfigError, UnavailableError
 from tasks._store import database_lock
-from tasks.artifacts import MLFLOW_HOME
+from tasks.artifacts import MLFLOW_HOME, TRIGGER_VARIABLE
 from tasks.masking import masked
 
 # What begins with a capital or is MLflow's is for _registry.py and _serving.py.
@@ -66,6 +66,8 @@ INPUTS_DIGEST = "ovis.inputs_digest"
 DATABASE = "mlflow.db"
 #: sha256 of `git diff HEAD --binary`, stripped, where tracked files differ from the commit.
 GIT_DIFF = "ovis.git_diff"
+#: Why the flow ran that trained: a schedule, new data, drift, or what a person said.
+TRIGGER = "ovis.trigger"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 #: MLflow's own name, too: where the files of runs and versions are, if no server decides.
 ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
@@ -95,7 +97,8 @@ def setup() -> str:
     place, and renamed into it.
 
     Raises:
-        ConfigError: If the store that MLFLOW_TRACKING_URI names cannot be used.
+        ConfigError: If the store that MLFLOW_TRACKING_URI names cannot be used; an
+            `UnavailableError` if it is a server.
     """
     local = f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
     uri = os.environ.get(TRACKING_URI) or local
@@ -107,7 +110,8 @@ def setup() -> str:
             if client.get_experiment_by_name(EXPERIMENT) is None:
                 client.create_experiment(EXPERIMENT, _artifact_location(uri))
         except MlflowException as error:
-            raise ConfigError(
+            kind = ConfigError if uri.startswith("sqlite") else UnavailableError
+            raise kind(
                 masked(f"the MLflow store {uri} cannot be used: {error}")
                 + f". Start it, or unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
             ) from None  # the cause may show who logs in, and how
@@ -189,7 +193,9 @@ def create_run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Run:
     """Start a run of this project's experiment that knows its commit."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None, "setup() creates the experiment"
-    return client.create_run(experiment.experiment_id, tags={**tags, **_git_tags()}, run_name=name)
+    trigger = os.environ.get(TRIGGER_VARIABLE)
+    tags = {**tags, **_git_tags(), **({TRIGGER: trigger} if trigger else {})}
+    return client.create_run(experiment.experiment_id, tags=tags, run_name=name)
 
 
 def _create_run_of(client: MlflowClient, inputs_digest: str, name: str) -> Run:

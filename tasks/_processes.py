@@ -7,6 +7,7 @@ the kernel, then becomes the command.
 """
 
 import ctypes
+import math
 import os
 import selectors
 import signal
@@ -67,6 +68,7 @@ def run(  # noqa: PLR0913 - all by name
     env: Mapping[str, str] | None = None,
     keep_open: Collection[int] = (),
     grace_seconds: float = GRACE_SECONDS,
+    limit_seconds: float = math.inf,
 ) -> None:
     """Run a command to its end, handing on its output as it comes.
 
@@ -77,11 +79,14 @@ def run(  # noqa: PLR0913 - all by name
         env: The whole environment; None keeps ours.
         keep_open: File descriptors the command inherits.
         grace_seconds: How long it may take to end when it is asked to.
+        limit_seconds: How long it may take at all.
 
     Raises:
-        StageError: If it exits with anything but 0; the message holds its last lines.
+        StageError: If it exits with anything but 0, or is ended because it takes too long; the
+            message holds its last lines.
     """
     tail: deque[bytes] = deque()
+    deadline = time.monotonic() + limit_seconds
     with subprocess.Popen(
         tied(command),
         stdin=subprocess.DEVNULL,
@@ -98,6 +103,11 @@ def run(  # noqa: PLR0913 - all by name
                     keep_end(tail, piece)
                 if on_tick:
                     on_tick()
+                if time.monotonic() > deadline:
+                    raise StageError(
+                        f"`{' '.join(command)}` did not end within {limit_seconds / 3600:g} hours "
+                        f"and was stopped. Its last lines:\n{last_lines(tail)}"
+                    )
             code = process.wait()
         finally:
             end_group(process, grace_seconds)

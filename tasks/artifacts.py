@@ -48,10 +48,19 @@ HEARTBEATS = OVIS_HOME / "heartbeats"
 
 MLFLOW_HOME = Path(".mlflow")
 PREFECT_HOME = Path(".prefect")
+#: What is known of the raw data, so that they need not be read at each look.
+DATA_VERSION = OVIS_HOME / "data_version.json"
+#: What triggers have started, so that a restart neither loses nor doubles a run.
+TRIGGERS = OVIS_HOME / "triggers.json"
+#: Who has the working tree now.
+TURN = OVIS_HOME / "turn.lock"
 DEEPSPEED_CONFIGS = Path("config/deepspeed")
 DVC_STAGES = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 #: On a run: what differed from its commit.
 GIT_DIFF_PATCH = "git_diff.patch"
+#: Environment variable of a flow's steps: what started the flow.
+TRIGGER_VARIABLE = "OVIS_TRIGGER"
+DVC_LOCK = Path("dvc.lock")
 OPERATIONS = Path("operations.yaml")
 LOCK_FILE = Path("requirements.lock")

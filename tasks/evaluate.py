@@ -1,6 +1,7 @@
 """Step 4 of 5: score base and tuned model on the benchmarks, thinking enabled."""
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from tasks.artifacts import (
     PREDICTIONS,
 )
 from tasks.params import Params
+from tasks.retries import RETRY
 
 if TYPE_CHECKING:
     from ovis_model.evaluation.evaluation import Models
@@ -93,8 +95,12 @@ def find_models(params: Params) -> "Models":
     return Models(MODEL, base, kept)
 
 
-@task(name="evaluate", retries=1, retry_delay_seconds=60)
-def evaluate() -> EvaluationReport:
-    """Bring DVC stage `evaluate` up to date and return its report."""
-    reproduce("evaluate", get_run_logger())
+@task(name="evaluate", **RETRY)
+def evaluate(*, limit_hours: float = math.inf) -> EvaluationReport:
+    """Bring DVC stage `evaluate` up to date and return its report.
+
+    Args:
+        limit_hours: After how long it is ended as one that hangs.
+    """
+    reproduce("evaluate", get_run_logger(), limit_hours=limit_hours)
     return EvaluationReport.read(EVALUATE_REPORT)

@@ -1,5 +1,6 @@
 """Step 2 of 5: frames out of videos, and every picture as a file named by its content."""
 
+import math
 from pathlib import Path
 
 from prefect import task
@@ -15,6 +16,7 @@ from tasks.artifacts import (
     VALIDATED,
 )
 from tasks.params import Params
+from tasks.retries import RETRY
 
 
 def run(params: Params) -> None:
@@ -33,8 +35,12 @@ def run(params: Params) -> None:
     report.write(EXTRACT_REPORT)
 
 
-@task(name="extract", retries=1, retry_delay_seconds=10)
-def extract() -> ExtractionReport:
-    """Bring DVC stage `extract` up to date and return its report."""
-    reproduce("extract", get_run_logger())
+@task(name="extract", **RETRY)
+def extract(*, limit_hours: float = math.inf) -> ExtractionReport:
+    """Bring DVC stage `extract` up to date and return its report.
+
+    Args:
+        limit_hours: After how long it is ended as one that hangs.
+    """
+    reproduce("extract", get_run_logger(), limit_hours=limit_hours)
     return ExtractionReport.read(EXTRACT_REPORT)

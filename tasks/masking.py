@@ -29,12 +29,10 @@ SECRET_NAME = re.compile(
     r"|(SECRET|PASSWORD|PASSWD|PASSPHRASE)(?!.*_(FILE|PATH|DIR|NAME)$)"
 )
 
-#: What a setting is set to; not a call or an index, which stand there in code.
-VALUE = r"[^\s\"',;&}(\[{]{8,}+(?![(\[{])"
 #: A secret and what stands before it, which stays.
 BEHIND = (
     # scheme://user:password@host; a password with a slash must be encoded in an address.
-    (r"://", r"[^\s/?#\"<>{}]+(?=@)"),
+    (r"://", r"[^\s/?#]+(?=@)"),
     # Signed addresses: S3, Azure, and interfaces that take their key in the query.
     (
         r"(?i:[?&][\w.-]*(?:token|key|secret|password|signature|credential|\bsig)[\w.-]*=)",
@@ -42,16 +40,16 @@ BEHIND = (
     ),
     # An incoming webhook is its own password.
     (r"https://hooks\.slack(?:-gov)?\.com/", r"[\w/-]+"),
-    (r"(?i:authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token)\s+)?)", r"[^\s\"',}]{8,}"),
+    (r"(?i:authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer|token)\s+)?)", r"[^\s\"',}]+"),
     (r"\bBearer\s+", r"[\w.~+/=-]{8,}"),
     (r"\bBasic\s+", r"(?=\S*[\d=+/])[A-Za-z0-9+/]{8,}={0,2}"),
     # Settings in text: libpq's `password=...`, a line of YAML, a field of JSON.
-    (r"(?i:(?:password|passwd|passphrase|secret)[\"']?\s*[:=]\s*[\"']?)", VALUE),
+    (r"(?i:(?:password|passwd|passphrase|secret)[\"']?\s*[:=]\s*[\"']?)", r"[^\s\"',;&}]{8,}"),
     (
         r"(?i:(?:secret|access|api|private|auth)[_-]?key[\"']?\s*[:=]\s*[\"']?)",
-        VALUE,
+        r"[^\s\"',;&}]{8,}",
     ),
-    (r"(?i:(?:auth|access|api|hub)[_-]?token[\"']?\s*[:=]\s*[\"']?)", VALUE),
+    (r"(?i:(?:auth|access|api|hub)[_-]?token[\"']?\s*[:=]\s*[\"']?)", r"[^\s\"',;&}]{8,}"),
 )
 #: Keys that their services made recognisable.
 KEYS = (

@@ -18,10 +18,47 @@ from tasks.params import read_yaml
 
 
 class ScheduleConfig(StepConfig):
-    """When a retrain is due by the clock."""
+    """When a retrain is due by the clock, and what becomes of one that cannot start then."""
 
     cron: str = "0 2 * * 1"
     timezone: str = "UTC"
+    catch_up: Literal["one", "none"] = Field(
+        default="one", description="after windows that were missed: a single run, or none"
+    )
+    late_minutes: int = Field(
+        default=60, gt=0, description="how late a run may start before its window is missed"
+    )
+    overlap: Literal["queue", "skip"] = Field(
+        default="queue", description="while another run has the working tree: wait, or leave out"
+    )
+
+
+class TriggersConfig(StepConfig):
+    """What else is a reason to train again, and how often at most."""
+
+    new_data: bool = Field(default=False, description="the raw data that params.yaml names change")
+    drift: bool = Field(default=False, description="`ovis drift` found the new data to be other")
+    look_every_minutes: int = Field(default=10, gt=0)
+    stable_minutes: int = Field(
+        default=10, ge=0, description="how long new data must stay as they are"
+    )
+    per_day: int = Field(default=2, gt=0, description="retrains that triggers may start in 24 h")
+
+
+class ApprovalConfig(StepConfig):
+    """How long people have where params.yaml says `promotion: by_approval`."""
+
+    timeout_hours: float = Field(default=72.0, gt=0, description="then the answer is no")
+
+
+class TimeoutsConfig(StepConfig):
+    """After how many hours a step of a flow is ended as one that hangs."""
+
+    validate_: float = Field(default=24.0, gt=0, alias="validate")
+    extract: float = Field(default=48.0, gt=0)
+    train: float = Field(default=336.0, gt=0)
+    evaluate: float = Field(default=48.0, gt=0)
+    register_: float = Field(default=2.0, gt=0, alias="register")
 
 
 #: What somebody may want to hear of.
@@ -74,6 +111,9 @@ class Operations(StepConfig):
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     notify: NotifyConfig = Field(default_factory=NotifyConfig)
     drift: DriftRules = Field(default_factory=DriftRules)
+    triggers: TriggersConfig = Field(default_factory=TriggersConfig)
+    approval: ApprovalConfig = Field(default_factory=ApprovalConfig)
+    timeouts: TimeoutsConfig = Field(default_factory=TimeoutsConfig)
 
     @classmethod
     def read(cls, path: Path = OPERATIONS) -> Self:

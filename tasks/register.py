@@ -1,5 +1,7 @@
 """Step 5 of 5: a registry version for the model; `champion` moves only if the gate agrees."""
 
+import math
+
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -24,6 +26,7 @@ from tasks.artifacts import (
     VALIDATE_REPORT,
 )
 from tasks.params import Params
+from tasks.retries import RETRY
 
 
 def run(params: Params) -> None:
@@ -69,8 +72,12 @@ def data_metrics(report: ValidationReport) -> dict[str, float]:
     return {name: float(value) for name, value in (numbers | shares).items()}
 
 
-@task(name="register", retries=1, retry_delay_seconds=10)
-def register() -> RegisterReport:
-    """Bring DVC stage `register` up to date and return its report."""
-    reproduce("register", get_run_logger())
+@task(name="register", **RETRY)
+def register(*, limit_hours: float = math.inf) -> RegisterReport:
+    """Bring DVC stage `register` up to date and return its report.
+
+    Args:
+        limit_hours: After how long it is ended as one that hangs.
+    """
+    reproduce("register", get_run_logger(), limit_hours=limit_hours)
     return RegisterReport.read(REGISTER_REPORT)

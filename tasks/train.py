@@ -1,11 +1,13 @@
 """Step 3 of 5: fine-tune the base model on data/extracted, live in MLflow."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import task
+from prefect.logging import get_run_logger
 
 from ovis_model.errors import ConfigError, StageError
 from ovis_model.model_folder import MANIFEST
@@ -22,6 +24,7 @@ from tasks._launch import run_training
 from tasks._nodes import Node, this_node
 from tasks.artifacts import EXTRACTED, MODEL, RESUME, TRAIN_LOSS, TRAIN_REPORT, TRAIN_XRAY
 from tasks.params import Params
+from tasks.retries import RETRY
 
 if TYPE_CHECKING:
     from tasks._mlflow import RunLogger
@@ -169,8 +172,13 @@ def summary_metrics(report: TrainReport) -> dict[str, float]:
     return numbers
 
 
-@task(name="train")
-def train() -> TrainReport:
-    """Bring DVC stage `train` up to date and return its report."""
-    reproduce("train")
+@task(name="train", **RETRY)
+def train(*, force: bool = False, limit_hours: float = math.inf) -> TrainReport:
+    """Bring DVC stage `train` up to date and return its report.
+
+    Args:
+        force: Whether to train, and do what comes before, even if nothing changed.
+        limit_hours: After how long it is ended as one that hangs.
+    """
+    reproduce("train", get_run_logger(), force=force, limit_hours=limit_hours)
     return TrainReport.read(TRAIN_REPORT)

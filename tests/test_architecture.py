@@ -69,13 +69,12 @@ def test_the_makefile_has_one_target_per_step():
 
 def test_the_flow_runs_the_steps_in_order():
     tree = ast.parse((ROOT / "flows/retrain.py").read_text(encoding="utf-8"))
-    flow = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
-    called = [
-        node.value.func.id
-        for node in flow.body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    calls = [
+        (node.lineno, node.func.id)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
-    assert tuple(name for name in called if name in STEPS) == STEPS
+    assert tuple(name for _, name in sorted(calls) if name in STEPS) == STEPS
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -8,6 +8,7 @@ import pytest
 
 from flows import server as servers
 from flows.server import is_healthy, server
+from ovis_model.errors import UnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +21,11 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_users_server_is_used(monkeypatch, place):
+def test_a_server_of_the_users_that_does_not_answer_is_named_and_not_replaced(monkeypatch, place):
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    with server() as url:
-        assert url == "http://127.0.0.1:9/api"
+    expected = "the Prefect server http://127.0.0.1:9/api, which PREFECT_API_URL names, does not"
+    with pytest.raises(UnavailableError, match=expected), server():
+        pass
     assert list(place.iterdir()) == []
 
 
@@ -32,7 +34,9 @@ def test_a_started_server_answers_is_found_by_others_and_ends(place):
         assert os.environ["PREFECT_API_URL"] == url
         with urllib.request.urlopen(f"{url}/health") as answer:
             assert answer.status == 200
-        del os.environ["PREFECT_API_URL"]  # as another process sees it
+        with server() as given:
+            assert given == url
+        assert os.environ.pop("PREFECT_API_URL") == url  # as another process sees it
         with server() as reused:
             assert reused == url
         assert is_healthy(url)

@@ -71,6 +71,22 @@ def test_a_working_tree_held_by_another_run_says_who_holds_it(working_tree, monk
     assert f"PID {first.pid}" in str(got.value)
 
 
+def test_a_step_that_hangs_is_ended_with_all_it_started(working_tree):
+    working_tree(train={"cmd": "sleep 3000", "outs": ["model"]})
+    with pytest.raises(StageError, match=r"repro train` did not end within 0.0005 hours and was"):
+        reproduce("train", Recorder(), limit_hours=0.0005)
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [line for line in lines if line.startswith(b"sleep\0003000")]
+
+
+def test_by_force_a_stage_runs_again(working_tree):
+    working_tree(first={"cmd": "echo one > one.txt; echo made one", "outs": ["one.txt"]})
+    for force, runs in ((False, 1), (False, 0), (True, 1)):
+        log = Recorder()
+        reproduce("first", log, force=force)
+        assert log.lines.count("made one") == runs
+
+
 def test_output_is_cut_into_lines_wherever_the_pieces_are_cut():
     lines = []
     cutter = Lines(lines.append)

@@ -54,8 +54,6 @@ def test_a_secret_is_masked_by_its_form_and_once_only(text, shown):
         "Basic evaluation of a token; the key is to try",
         "write to someone@example.com about s3://bucket/key and sqlite:////tmp/mlflow.db",
         "the secret: none",
-        "api_key=read_api_key(options.variable), secret = SETTINGS['somewhere else']",
-        "headers = {'Authorization': f'Bearer {key}'}; url = f'https://{user}:{word}@host'",
     ],
 )
 def test_what_is_no_secret_is_left_alone(text):

@@ -1,0 +1,75 @@
+"""Looks for a reason to train again, and starts a run of `retrain` if there is one.
+
+Each look is a short flow run of its own, started every few minutes by its deployment.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.deployments import run_deployment
+
+from flows.failures import tell_failure
+from flows.triggers import Look, Memory, look_at_data, look_at_drift, remembering
+from tasks import environment
+from tasks._data_version import data_version, learned_version
+from tasks.artifacts import DRIFT_REPORT
+from tasks.operations import Operations
+from tasks.params import Params
+
+#: The deployment that a trigger starts.
+ON_DEMAND = "retrain/on-demand"
+
+
+@flow(name="on-new-data", on_failure=[tell_failure], on_crashed=[tell_failure])
+def on_new_data() -> str:
+    """Start a retrain if the raw data are new and have stayed so for a while."""
+    environment.apply()
+    raw = Path(Params.read().validation.raw_data)
+    config = Operations.read().triggers
+    if not raw.exists():
+        return _say(f"there are no raw data in {raw} yet")
+    with remembering() as (memory, remember):
+        version, learned = data_version(raw), learned_version(raw)
+        look = look_at_data(memory, version, learned, config, time.time())
+        return _act(look, remember, tag="new-data")
+
+
+@flow(name="on-drift", on_failure=[tell_failure], on_crashed=[tell_failure])
+def on_drift() -> str:
+    """Start a retrain if the newest report of drift found some, once for each report."""
+    environment.apply()
+    raw = Path(Params.read().validation.raw_data)
+    config = Operations.read().triggers
+    with remembering() as (memory, remember):
+        version, learned = data_version(raw), learned_version(raw)
+        look = look_at_drift(
+            memory,
+            DRIFT_REPORT,
+            version=version,
+            learned=learned,
+            config=config,
+            now=time.time(),
+        )
+        return _act(look, remember, tag="drift")
+
+
+def _act(look: Look, remember: Callable[[Memory], None], *, tag: str) -> str:
+    """Start the run first and remember it then; the key keeps a second start from doubling it."""
+    if look.due:
+        run_deployment(
+            ON_DEMAND,
+            parameters={"reason": look.reason},
+            idempotency_key=look.key,
+            tags=[tag],
+            timeout=0,
+            as_subflow=False,
+        )
+    remember(look.memory)
+    return _say(look.says)
+
+
+def _say(text: str) -> str:
+    get_run_logger().info(text)
+    return text
