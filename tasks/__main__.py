@@ -22,7 +22,7 @@ from ovis_model.errors import (
 from ovis_model.training import exit_codes
 from tasks import STEPS, _processes, environment, heartbeats
 from tasks._step_inputs import unchanged_inputs
-from tasks.masking import mask_logging, masked, masked_traceback
+from tasks.masking import masked, masked_traceback
 from tasks.notifications import is_told_by_a_flow, notify
 from tasks.params import Params
 
@@ -39,7 +39,6 @@ def main(arguments: list[str]) -> int:
     _processes.die_with_parent(signal.SIGTERM)
     _processes.stop_cleanly_on_signals()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    mask_logging()
     sys.excepthook = partial(_unexpected, step)
     try:
         params = Params.read()

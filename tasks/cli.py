@@ -26,7 +26,7 @@ from tasks import (
     environment,
 )
 from tasks._nodes import LOOPBACK
-from tasks.masking import mask_logging, mask_tracebacks, masked
+from tasks.masking import mask_tracebacks, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, do it, and return the exit code."""
     options = _parser().parse_args(arguments)
     environment.apply()
-    mask_logging()
     mask_tracebacks()
     commands: dict[str, Callable[[], int | None]] = {
         "ui": lambda: show_ui(options.port),

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from tasks.artifacts import PREFECT_HOME
+from tasks.masking import mask_logging
 
 #: Set for the steps of a flow run, to its id.  The flow tells of their failures: once, when its
 #: retries are used up, and also of a step that was killed and can tell nothing.
@@ -30,7 +31,8 @@ DEFAULTS = {
 
 
 def apply() -> None:
-    """Set what the user has not set."""
+    """Set what the user has not set, and let this process log no secret from now on."""
+    mask_logging()
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(Path(PREFECT_HOME).resolve()))

@@ -129,7 +129,10 @@ def mask_logging() -> None:
 
     def make_masked(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # does not fit its arguments; handlers say so
+            return record
         if (hidden := masked(message)) != message:
             record.msg, record.args = hidden, ()
         if record.exc_info and record.exc_info[0] is not None:

@@ -126,6 +126,15 @@ def test_every_logger_is_masked_with_its_arguments_and_tracebacks(stream, monkey
     assert "sw0rdfish" not in stream.getvalue()
 
 
+def test_a_record_that_does_not_fit_its_arguments_is_left_to_its_handlers(
+    stream, monkeypatch, capsys
+):
+    logger = logging.getLogger("somebody.else")
+    monkeypatch.setattr(logger, "propagate", False)  # pytest's handler would raise
+    logger.warning("%d of them", "seven")
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
 def test_logging_is_masked_once_however_often_it_is_asked_for(stream):
     before = logging.getLogRecordFactory()
     mask_logging()
