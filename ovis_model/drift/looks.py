@@ -1,12 +1,15 @@
 """Whether pictures look otherwise where their averages do not tell: a classifier two-sample test.
 
-Half of the groups of samples is there to fit a line that tells the two sides apart, the other
-half to see whether it does.  What is fitted has not seen what is tested, so that the test may
-take the places along the line for any other number.
+Half of the pictures is there to fit a line that tells the two sides apart, the other half to see
+whether it does.  What is fitted has not seen what is tested, so that the test may take the places
+along the line for any other number.  A picture's half is decided by its content: new data often
+holds some of the old, and a picture in different halves of the two sides would be both.
 
 Source: Lopez-Paz and Oquab, Revisiting classifier two-sample tests, 2017; the classifier is
 Fisher's linear discriminant.
 """
+
+import hashlib
 
 import numpy as np
 
@@ -42,11 +45,12 @@ class _Side:
     def __init__(self, profile: Profile) -> None:
         content = bytes.fromhex("".join(one or "00" * TINY_SIDE**2 for one in profile.tiny))
         self.pictures = np.frombuffer(content, np.uint8).reshape(-1, TINY_SIDE**2) / 255
-        groups = np.asarray(profile.groups)
-        order = np.random.default_rng(0).permutation(int(groups.max()) + 1)
-        has_one = np.array([bool(one) for one in profile.tiny])
-        self.is_fitted = has_one & (order[groups] % 2 == 0)
-        self.is_tested = has_one & ~self.is_fitted
+        self.is_fitted = np.array([bool(one) and _is_first_half(one) for one in profile.tiny])
+        self.is_tested = np.array([bool(one) for one in profile.tiny]) & ~self.is_fitted
+
+
+def _is_first_half(tiny: str) -> bool:
+    return hashlib.blake2b(tiny.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
 def fit_line(first: np.ndarray, second: np.ndarray) -> np.ndarray:
