@@ -176,6 +176,7 @@ class SourceConfig(StepConfig):
         default=1.0, gt=0, description="copies of each sample per epoch; below 1, a share of them"
     )
     max_samples: int | None = Field(default=None, gt=0, description="a cap, before the weight")
+    licence: str = Field(default="", description="of these data; the model card tells it")
 
 
 OverLength = Literal["error", "drop", "shrink_pixels", "fewer_frames", "truncate_text"]

@@ -3,15 +3,24 @@
 A card holds no clock reading and no machine's paths, so the same model has the same card.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 ABOUT = """\
 An Ovis2.5 vision-language model (SigLIP 2 NaViT, visual tokenizer, Qwen3), fine-tuned from the
-base model below. Licence: Apache-2.0; the base model and the data keep theirs."""
+base model below."""
+
+INTENDED_USE = """\
+Answers questions about one or several pictures, a video or text alone, of the kind that it was
+trained and measured on here, where a person or a program checks what it says. Not made for
+decisions about people, for telling who somebody is, or for anything that harms where an answer is
+wrong."""
 
 LIMITS = """\
 - The scores say how the model does on these benchmarks, under this protocol; about other tasks,
@@ -27,6 +36,9 @@ CITATION = """\
   journal = {arXiv:2508.11737},
   year    = {2025}
 }"""
+
+#: What stands between two lines of dashes at the beginning of a README.
+_HEAD = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
 
 class Score(BaseModel):
@@ -64,8 +76,9 @@ class Benchmark(BaseModel):
 class Facts:
     """What a card is written from.
 
-    `lineage` and `training` are the contents of the model folder's lineage.json and of the
-    train step's report; what they do not hold is said to be unknown.
+    `lineage`, `training` and `validation` are the contents of the model folder's lineage.json
+    and of the reports of the train and the validate step; what they do not hold is said to be
+    unknown.
     """
 
     model_name: str
@@ -74,6 +87,8 @@ class Facts:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    base_licence: str | None = None
 
 
 def render_card(facts: Facts, verdict: str) -> str:
@@ -86,7 +101,14 @@ def render_card(facts: Facts, verdict: str) -> str:
     parts = [
         f"# {facts.model_name}",
         ABOUT,
+        "## Intended use",
+        INTENDED_USE,
+        "## Origin",
         _origin(facts),
+        "## Data",
+        _data(facts),
+        "## Licences",
+        _licences(facts),
         "## Scores",
         _protocol(facts.protocol),
         _scores(facts.benchmarks),
@@ -116,6 +138,7 @@ def _origin(facts: Facts) -> str:
         "epochs": training.get("epochs"),
         "parameters, trained of all": _trained(training),
         "held-out loss (nats per token)": training.get("holdout_loss"),
+        "hardware": _hardware(training),
     }
     lines = [f"| {name} | {_known(value)} |" for name, value in rows.items()]
     return "\n".join(["| made from | |", "|---|---|", *lines])
@@ -131,6 +154,61 @@ def _trained(training: Mapping[str, Any]) -> str | None:
     if not {"parameters", "trainable_parameters"} <= training.keys():
         return None
     return f"{training['trainable_parameters']:,} of {training['parameters']:,}"
+
+
+def _hardware(training: Mapping[str, Any]) -> str | None:
+    if not {"device", "world_size", "dtype", "zero_stage"} <= training.keys():
+        return None
+    return (
+        f"{training['world_size']} process(es) on {training['device']}, {training['dtype']}, "
+        f"ZeRO stage {training['zero_stage']}"
+    )
+
+
+def _data(facts: Facts) -> str:
+    """Account for the samples: which came in, which were used, and why others were not."""
+    found = facts.validation
+    if "identity" not in found:
+        return "Unknown: no report of the validate step was there."
+    lines = [f"{found['identity']}; {found['num_holdout']:,} of them held out."]
+    reasons = {
+        code: one["num_bad"]
+        for code, one in found["expectations"].items()
+        if one["severity"] == "quarantine" and one["num_bad"]
+    }
+    counts = [f"| {code} | quarantined | {count:,} |" for code, count in reasons.items()]
+    counts += [f"| {why} | dropped | {count:,} |" for why, count in found["num_dropped"].items()]
+    if counts:
+        lines.append(
+            "\n".join(["| reason | what became of them | samples |", "|---|---|---|", *counts])
+        )
+    return "\n\n".join(lines)
+
+
+def _licences(facts: Facts) -> str:
+    rows = {"this pipeline": "Apache-2.0", "base model": facts.base_licence}
+    sources = facts.validation.get("sources") or {"": {}}
+    for name, source in sources.items():
+        rows[f"data {name}".strip()] = source.get("licence")
+    lines = [f"| {what} | {licence or 'not stated'} |" for what, licence in rows.items()]
+    note = "The model is under those of its base and its data together."
+    return "\n".join(["| of | licence |", "|---|---|", *lines, "", note])
+
+
+def stated_licence(folder: Path) -> str | None:
+    """Return the licence in the head of a checkpoint's README, as model hubs have it, or None."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return None
+    head = _HEAD.match(readme.read_text(encoding="utf-8", errors="replace"))
+    try:
+        values = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        return None  # a README that is no better than that says nothing of a licence
+    if not isinstance(values, dict):
+        return None
+    stated = values.get("license_name") or values.get("license")
+    return None if stated is None else str(stated)
 
 
 def _protocol(protocol: Mapping[str, Any]) -> str:

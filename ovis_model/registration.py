@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.errors import CheckpointError, GateError, list_examples
 from ovis_model.gate import Answers, GateReport, decide, verdict_key
-from ovis_model.model_card import Benchmark, Facts, render_card
+from ovis_model.model_card import Benchmark, Facts, render_card, stated_licence
 from ovis_model.model_folder import (
     keep_files,
     listed_digest,
@@ -117,6 +117,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
     card: Path,
     judgement: Path,
     registry: Registry,
+    validation: Path | None = None,
 ) -> RegisterReport:
     """Enter the model as a version unless it is there, judge it, and move the aliases.
 
@@ -133,6 +134,7 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
         card: Model card to write.
         judgement: Report of the gate to write.
         registry: The versions of `config.model_name`.
+        validation: Report of the validate step, for the model card.
 
     Raises:
         CheckpointError: If the model folder is not what its manifest says.
@@ -149,6 +151,8 @@ def register(  # noqa: PLR0913 - a step's paths are its interface
         model_digest=digest,
         lineage=_read_lineage(model),
         training=read_json(training),
+        validation=read_json(validation) if validation else {},
+        base_licence=stated_licence(model),
         protocol=result.protocol,
         benchmarks=result.benchmarks,
     )

@@ -50,6 +50,7 @@ def run(params: Params) -> None:
         card=MODEL_CARD,
         judgement=GATE_REPORT,
         registry=registry,
+        validation=VALIDATE_REPORT,
     )
     if registry.tags_of(report.version)[EVIDENCE] == sha256_of_file(GATE_REPORT):
         registry.keep_file(report.version, GATE_REPORT)

@@ -32,6 +32,7 @@ class SourceReport(Report):
         num_lines: Lines of the training part, copies counted.
         share: Of the lines of the training part, in [0, 1].
         planned_share: What caps and weights ask for of the samples that are good.
+        licence: As `validate.sources` has it; empty if it does not say.
     """
 
     num_samples: int
@@ -39,6 +40,7 @@ class SourceReport(Report):
     num_lines: int
     share: float
     planned_share: float
+    licence: str = ""
 
 
 class LengthReport(Report):

@@ -134,6 +134,7 @@ def _describe_sources(judged: Judged, train: list[int]) -> dict[str, SourceRepor
     for row in train:
         lines[ledger.sources[row] or ""] += ledger.copies.get(row, 1)
     planned = _planned_lines(judged, train)
+    licences = {source.name: source.licence for source in judged.config.sources}
     total, total_planned = sum(lines.values()) or 1, sum(planned.values()) or 1.0
     return {
         name: SourceReport(
@@ -142,6 +143,7 @@ def _describe_sources(judged: Judged, train: list[int]) -> dict[str, SourceRepor
             num_lines=lines[name],
             share=lines[name] / total,
             planned_share=planned.get(name, 0.0) / total_planned,
+            licence=licences.get(name, ""),
         )
         for name in sorted(incoming)
     }

@@ -1,4 +1,8 @@
-from ovis_model.model_card import Benchmark, Facts, render_card
+import dataclasses
+
+import pytest
+
+from ovis_model.model_card import Benchmark, Facts, render_card, stated_licence
 from tests.support.registry import scores
 
 FACTS = Facts(
@@ -7,7 +11,28 @@ FACTS = Facts(
     benchmarks={"ocr": Benchmark.model_validate(scores(95.0, forced_close=3))},
     protocol={"enable_thinking": True, "thinking_budget": 24, "max_new_tokens": 72},
     lineage={"base_model": "data/sample/tiny-ovis2_5", "data_digest": "e" * 64},
-    training={"samples": 1200, "parameters": 2_800_000, "trainable_parameters": 2_800_000},
+    training={
+        "samples": 1200,
+        "parameters": 2_800_000,
+        "trainable_parameters": 2_800_000,
+        "device": "cpu",
+        "world_size": 2,
+        "dtype": "float32",
+        "zero_stage": 2,
+    },
+    validation={
+        "identity": "1,300 samples in = 1,240 ok + 55 quarantined + 5 dropped (repeated 5)",
+        "num_holdout": 40,
+        "num_dropped": {"repeated": 5},
+        "expectations": {
+            "missing_media": {"severity": "quarantine", "num_bad": 50},
+            "empty_answer": {"severity": "quarantine", "num_bad": 5},
+            "too_many_turns": {"severity": "quarantine", "num_bad": 0},
+            "blank_image": {"severity": "warn", "num_bad": 9},
+        },
+        "sources": {"ours": {"licence": ""}, "web": {"licence": "CC-BY-4.0"}},
+    },
+    base_licence="apache-2.0",
 )
 
 
@@ -20,6 +45,50 @@ def test_a_card_says_where_the_model_comes_from_and_how_it_was_measured():
     row = "| ocr | exact | 100 | 10.0 (5.0 to 15.0) | 95.0 (90.0 to 100.0) | 3 | 0 |"
     assert row in card
     assert "arXiv:2508.11737" in card
+
+
+def test_a_card_counts_the_samples_that_were_not_used_by_reason():
+    card = render_card(FACTS, "Passed.")
+    assert "55 quarantined + 5 dropped (repeated 5); 40 of them held out." in card
+    assert "| missing_media | quarantined | 50 |" in card
+    assert "| empty_answer | quarantined | 5 |" in card
+    assert "| repeated | dropped | 5 |" in card
+    assert "blank_image" not in card  # used all the same
+    assert "too_many_turns" not in card
+
+
+def test_a_card_tells_licences_hardware_and_what_the_model_is_for():
+    card = render_card(FACTS, "Passed.")
+    assert "| base model | apache-2.0 |" in card
+    assert "| data ours | not stated |" in card
+    assert "| data web | CC-BY-4.0 |" in card
+    assert "| hardware | 2 process(es) on cpu, float32, ZeRO stage 2 |" in card
+    assert "## Intended use\n\nAnswers questions" in card
+
+
+def test_a_card_without_a_report_on_the_data_says_so():
+    card = render_card(dataclasses.replace(FACTS, validation={}, training={}), "Passed.")
+    assert "## Data\n\nUnknown: no report of the validate step was there." in card
+    assert "| data | not stated |" in card
+    assert "| hardware | unknown |" in card
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [vlm]\n---\n# Ovis2.5", "apache-2.0"),
+        ("---\nlicense: other\nlicense_name: qwen-research\n---\n", "qwen-research"),
+        ("---\ntags: [vlm]\n---\n", None),
+        ("---\nlicense: [\n---\n", None),
+        ("---\n- license\n---\n", None),
+        ("# Ovis2.5\nlicense: mit\n", None),
+        (None, None),
+    ],
+)
+def test_a_licence_is_read_from_the_head_of_the_readme(tmp_path, readme, licence):
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    assert stated_licence(tmp_path) == licence
 
 
 def test_a_card_says_what_is_unknown():
