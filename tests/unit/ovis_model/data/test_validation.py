@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from ovis_model.data.report import ValidationReport
 from ovis_model.data.schema import Fit, read_samples
 from ovis_model.data.validation import Context
 from ovis_model.errors import ConfigError, DataError
-from ovis_model.reports import sha256_of_file
+from ovis_model.reports import sha256_of_file, sha256_of_folder
+from tests.support.dask_cluster import Cluster
 from tests.support.raw_data import (
     picture,
     sample,
@@ -44,6 +46,23 @@ def test_good_samples_are_written_in_canonical_form(world: Path) -> None:
     assert [s.id for s in samples] == [s["id"] for s in expected]
     assert samples[0].image == ("images/a.png",)
     assert list(read_samples(world / "validated/holdout.jsonl")) == []
+
+
+def test_a_dask_cluster_validates_to_the_same_bytes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed", reason="the extra `dask` is not installed")
+    monkeypatch.delattr("ovis_model.data.decoding.pool.DecoderPool.__enter__")  # nothing here
+    shutil.copytree(world / "raw", tmp_path / "raw")
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.add_worker()
+        report = run(tmp_path, holdout_fraction=0.0, dask_scheduler=cluster.address)
+    finally:
+        cluster.stop()
+    assert report == ValidationReport.read(world / "reports/validate.json")
+    assert sha256_of_folder(tmp_path / "validated") == sha256_of_folder(world / "validated")
+    assert ledger_of(tmp_path) == ledger_of(world)
 
 
 def test_the_report_counts_every_kind(world: Path) -> None:
