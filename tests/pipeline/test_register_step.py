@@ -87,7 +87,6 @@ def test_the_step_registers_once_and_a_refusal_is_no_failure(working_tree, caplo
     report = RegisterReport.read(REGISTER_REPORT)
     assert (report.version, report.promoted, report.champion) == (1, True, 1)
     assert told()[1:] == [("promoted", "ovis2_5 version 1 is the champion")]
-
     assert "\n1 samples in = 1 ok" in MODEL_CARD.read_text(encoding="utf-8")
     capsys.readouterr()
     assert main(["gc", "--yes"]) == 0
