@@ -268,7 +268,7 @@ def _refuse_another_champion(
     if digest is not None and asked == digest:
         return
     problem = f"version {champion} is the {CHAMPION}, but has not answered the same questions"
-    if digest is None or not (store / digest).is_dir():
+    if digest is None or not ((store / digest).is_dir() or registry.check_upload(champion)):
         raise GateError(
             f"{problem}, and its files are not in {store / (digest or 'unknown')}. Check out the "
             "commit it was trained from, then `dvc checkout models/finetuned` and `make "

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ovis_model.config import EvaluateConfig
 from ovis_model.errors import ConfigError
 from tasks import _compare
-from tasks.artifacts import KEPT_MODELS, PARAMS, REPORTS
+from tasks.artifacts import PARAMS, REPORTS
 from tasks.params import Params
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def find_model(name: str, params: Path) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
-    from ovis_model.registry import ALIASES, MODEL_DIGEST  # noqa: PLC0415
+    from ovis_model.registry import ALIASES  # noqa: PLC0415
 
     if name not in ALIASES and not name.isdigit():
         raise ConfigError(
@@ -220,7 +220,7 @@ def find_model(name: str, params: Path) -> Path:
     version = int(name) if name.isdigit() else registry.version_at(name)
     if version is None:
         raise ConfigError(f"no version of {model_name} is the {name}; run `dvc repro register`")
-    kept = KEPT_MODELS / model_name / registry.tags_of(version).get(MODEL_DIGEST, "unknown")
+    kept = registry.files_of(version)
     if not kept.is_dir():
         raise ConfigError(
             f"the files of {model_name} version {version} are not in {kept}; register it here, or "

@@ -298,8 +298,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Join nested keys by dots and turn values into text, as MLflow wants its parameters.
 
     Example:
-        >>> flatten({"gate": {"max_regression": 1.0}, "seed": 0, "names": ["a", "b"]})
-        {'gate.max_regression': '1.0', 'seed': '0', 'names': '["a", "b"]'}
+        >>> flatten({"gate": {"margin": 1.0}, "seed": 0, "names": ["a", "b"]})
+        {'gate.margin': '1.0', 'seed': '0', 'names': '["a", "b"]'}
     """
     flat: dict[str, str] = {}
     for key, value in values.items():

@@ -8,6 +8,7 @@ keeps none: two machines that change its registry in the same moment are not kep
 command notices, because the two logs differ.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
@@ -32,8 +33,15 @@ from tasks._mlflow import (
     setup,
 )
 from tasks._store import database_lock, folder_of, is_this_machines
-from tasks._version_files import CHECKPOINT, UPLOADED_BYTES, check_upload, count_bytes, model_id_of
-from tasks.artifacts import MLFLOW_HOME
+from tasks._version_files import (
+    CHECKPOINT,
+    UPLOADED_BYTES,
+    check_upload,
+    count_bytes,
+    download,
+    model_id_of,
+)
+from tasks.artifacts import KEPT_MODELS, MLFLOW_HOME
 
 #: The code of a version, by reference: MLflow keeps a copy of this file, which calls ours.
 SERVING = Path(__file__).with_name("_serving.py")
@@ -64,6 +72,9 @@ CARD = "model_card.md"
 MAX_DESCRIPTION = 5000
 CUT = f"\n\n... (the rest is in the version's file {CARD})"
 VERSIONS_PER_PAGE = 1000
+
+
+logger = logging.getLogger(__name__)
 
 
 class MlflowRegistry:
@@ -154,6 +165,20 @@ class MlflowRegistry:
         with as_default_store(self._uri):
             check_upload(self._client, found)
         return True
+
+    def files_of(self, version: int) -> Path:
+        """Return where the files of a version are or would be, bringing them if they can be.
+
+        Raises:
+            PromotionError: If the store holds them, but they are not what was uploaded.
+        """
+        found = self._version(version)
+        folder = KEPT_MODELS / self._name / found.tags.get(MODEL_DIGEST, "unknown")
+        if not folder.is_dir() and UPLOADED_BYTES in found.tags:
+            logger.info("bringing the files of version %d to %s", version, folder)
+            with as_default_store(self._uri):
+                download(self._client, found, folder)
+        return folder
 
     def tags_of(self, version: int) -> dict[str, str]:
         """Return a version's tags.

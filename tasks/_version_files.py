@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ovis_model.errors import PromotionError, list_examples
-from ovis_model.model_folder import MANIFEST, digest_of
+from ovis_model.errors import CheckpointError, PromotionError, list_examples
+from ovis_model.model_folder import MANIFEST, digest_of, verify_model_folder
 from ovis_model.registry import MODEL_DIGEST
 from tasks._mlflow import MlflowClient, MlflowException, ModelVersion, mlflow
 
@@ -63,6 +63,39 @@ def check_upload(client: MlflowClient, version: ModelVersion) -> None:
         raise PromotionError(
             f"the store has {sum(sizes.values()):,} bytes of it, and {num_bytes:,} were uploaded"
         )
+
+
+def download(client: MlflowClient, version: ModelVersion, folder: Path) -> None:
+    """Bring the files of a version that was uploaded into a folder, which appears whole.
+
+    Args:
+        client: Of the store.
+        version: It was uploaded.
+        folder: Is not there yet.
+
+    Raises:
+        PromotionError: If the store does not give them, or gives others than were uploaded.
+    """
+    digest = version.tags[MODEL_DIGEST]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as partial:
+        try:
+            copy = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{version.name}/{version.version}/artifacts/{digest}",
+                dst_path=partial,
+                tracking_uri=client.tracking_uri,
+            )
+            found = verify_model_folder(Path(copy))
+        except (MlflowException, CheckpointError) as error:
+            raise PromotionError(
+                f"version {version.version} cannot be brought here: {error}"
+            ) from error
+        if found != digest:
+            raise PromotionError(
+                f"version {version.version} cannot be brought here: the store holds another "
+                f"model ({found[:12]}...)"
+            )
+        Path(copy).rename(folder)
 
 
 def _list_files(client: MlflowClient, model_id: str, folder: str) -> Iterator[tuple[str, int]]:

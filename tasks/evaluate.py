@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
-from ovis_model.registry import CHAMPION, MODEL_DIGEST
+from ovis_model.registry import CHAMPION
 from ovis_model.reports import write_text
 from tasks._dvc import reproduce
 from tasks.artifacts import (
@@ -19,7 +19,6 @@ from tasks.artifacts import (
     EVALUATE_RESUME,
     EVALUATE_SCORES,
     EXTRACTED,
-    KEPT_MODELS,
     MODEL,
     PREDICTIONS,
 )
@@ -80,12 +79,11 @@ def find_models(params: Params) -> "Models":
     from tasks._registry import MlflowRegistry  # noqa: PLC0415
 
     base = Path(params.train.ovis_pretrained_path)
-    name = params.register_.model_name
-    registry = MlflowRegistry(name)
+    registry = MlflowRegistry(params.register_.model_name)
     version = registry.version_at(CHAMPION)
     if version is None:
         return Models(MODEL, base)
-    kept = KEPT_MODELS / name / registry.tags_of(version).get(MODEL_DIGEST, "unknown")
+    kept = registry.files_of(version)
     if not kept.is_dir():
         return Models(
             MODEL,

@@ -24,11 +24,12 @@ from ovis_model.promotion import promote, recover, rollback
 from ovis_model.promotion_log import Change
 from ovis_model.registration import register
 from ovis_model.registry import MODEL_DIGEST
-from tasks import _mlflow
+from tasks import _mlflow, evaluate
 from tasks._registry import CARD, EXAMPLE, MAX_DESCRIPTION, MlflowRegistry
 from tasks._serving import read_image
 from tasks._version_files import UPLOADED_BYTES
 from tasks.artifacts import KEPT_MODELS
+from tasks.params import Params
 from tests.support.registry import write_evaluation, write_manifest, write_model
 from tests.support.stores import (
     BUCKET,
@@ -173,6 +174,20 @@ def test_a_flipped_byte_in_the_store_is_found_when_the_version_is_loaded(kept, s
     stores.bucket.write(key, whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(CheckpointError, match=r"changed: model\.safetensors"):
         mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+
+
+def test_another_machine_brings_the_champion_s_files_to_ask_it(elsewhere):
+    found = evaluate.find_models(Params.read(ROOT / "params.yaml"))
+    assert found.champion == FILES / elsewhere.tags_of(2)[MODEL_DIGEST]
+    assert verify_model_folder(found.champion) == found.champion.name
+    assert [path.name for path in FILES.iterdir()] == [found.champion.name]
+
+
+def test_files_that_changed_in_the_store_are_not_brought(kept, stores, elsewhere):
+    stores.bucket.write(kept["model.safetensors"], b"cut")
+    with pytest.raises(PromotionError, match=r"1 cannot be brought here: .* changed: model\.safe"):
+        elsewhere.files_of(1)
+    assert list(FILES.iterdir()) == []
 
 
 def test_a_pickle_that_was_smuggled_into_the_store_is_neither_loaded_nor_promoted(
