@@ -17,6 +17,8 @@ from scipy import special
 Z_95 = 1.959963984540054
 #: Error probability of a one-sided test that agrees with a two-sided 95 % interval.
 ONE_SIDED = 0.025
+#: Share of cases in which a test should find what it looks for.
+POWER = 0.8
 #: Resamples of every bootstrap, and of every test by exchange.
 RESAMPLES = 10_000
 #: Every bootstrap draws the same resamples: equal rows give equal intervals, byte for byte.
@@ -181,7 +183,7 @@ def power_at(difference: float, standard_error: float) -> float:
     return float(special.ndtr(difference / standard_error - Z_95))
 
 
-def minimal_detectable_difference(standard_error: float, *, power: float = 0.8) -> float:
+def minimal_detectable_difference(standard_error: float, *, power: float = POWER) -> float:
     """Return the smallest true difference that is found so often.
 
     Example:

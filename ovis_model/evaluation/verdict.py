@@ -13,7 +13,7 @@ from typing import Literal
 
 from ovis_model.config import ComparisonRules, Role
 from ovis_model.errors import list_examples
-from ovis_model.evaluation.statistics import ONE_SIDED
+from ovis_model.evaluation.statistics import ONE_SIDED, POWER
 from ovis_model.reports import Report
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -239,7 +239,7 @@ def _judge_target(name: str, found: Evidence, gain: float) -> tuple[Outcome, str
         return "fail", f"{name} changed by {interval}, a gain of {_points(gain)} is ruled out"
     return "inconclusive", (
         f"{name} changed by {interval}, which may be chance: these rows show a gain of "
-        f"{_points(gain)} in {found.power:.0%} of cases, {found.items_needed:,} rows would in 80 %"
+        f"{_points(gain)} in {found.power:.0%} of cases{_rows_that_would(found)}"
     )
 
 
@@ -249,11 +249,19 @@ def _judge_guard(name: str, found: Evidence, margin: float) -> tuple[Outcome, st
         return "pass", f"{name} kept within {_points(margin)}, at {interval}"
     if found.p_against <= ONE_SIDED:
         return "fail", f"{name} lost more than {_points(margin)}, at {interval}"
+    if found.high < 0:  # worse for certain, so more rows would not clear it
+        return "inconclusive", (
+            f"{name} is worse, by {interval}, and a loss of {_points(margin)} is not ruled out"
+        )
     return "inconclusive", (
         f"{name} changed by {interval}, so a loss of {_points(margin)} is not ruled out: these "
-        f"rows rule it out for an equal model in {found.power:.0%} of cases, "
-        f"{found.items_needed:,} rows would in 80 %"
+        f"rows rule it out for an equal model in {found.power:.0%} of cases"
+        f"{_rows_that_would(found)}"
     )
+
+
+def _rows_that_would(found: Evidence) -> str:
+    return f", {found.items_needed:,} rows would in 80 %" if found.power < POWER else ""
 
 
 def _points(value: float) -> str:
