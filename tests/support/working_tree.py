@@ -54,7 +54,11 @@ SMALL_RUN = {
     "train.per_device_train_batch_size": 8,
     "register.gate.min_score": {"digits_single": 0.0},
     "register.gate.margin": 99.0,
-    "register.gate.margins": {},
+    "register.gate.margins": {
+        "digits_grounding": 99.0,
+        "digits_multi_image": 99.0,
+        "digits_video": 99.0,
+    },
 }
 
 

@@ -98,9 +98,7 @@ CASES = {
         {"x": 60},
         {"x": 57},
         None,
-        [
-            "against the champion, x is worse, by -3.0 points (-6.4 to -1.1), and a loss of 5 points"
-        ],
+        ["against the champion, x is worse, by -3.0 points (-6.4 to -1.1), and a loss of 5"],
     ),
     "perhaps worse, within a margin of its own": (
         {"margins": {"x": 10.0}},
