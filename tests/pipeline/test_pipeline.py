@@ -108,8 +108,9 @@ def test_the_status_command_shows_the_table(settled_tree):
     shown = settled_tree.run("python", "-m", "tasks.cli", "status", "--seconds", "75").stdout
     for benchmark in ("digits_single", "digits_multi_image", "digits_video", "digits_grounding"):
         assert benchmark in shown
-    # `previous` when the experiment of another test came first and its model was promoted.
-    assert re.search(r"version 1, aliases: (challenger, champion|previous)\n", shown)
+    # `previous` when the experiment of another test came first and its model was promoted,
+    # `champion` alone when it was refused.
+    assert re.search(r"version 1, aliases: (challenger, champion|champion|previous)\n", shown)
     assert "1 min 15 s" in shown
 
 
