@@ -83,7 +83,7 @@ def _watches(config: TriggersConfig) -> list[RunnerDeployment]:
         _deployment(
             on_drift,
             name="watch",
-            description="starts retrain/on-demand for a report of drift, once",
+            description="starts retrain/on-demand once for new raw data that have drifted",
             schedule=Schedule(interval=look, active=config.drift),
             concurrency_limit=ONE_LOOK,
         ),

@@ -33,6 +33,7 @@ class Memory(BaseModel):
     Attributes:
         seen: The newest version that was seen and has started nothing.
         seen_since: When it was first seen, in seconds since 1970.
+        measured: The newest version whose drift was measured.
         started: Versions and drift reports that have started a run, the newest last.
         times: When runs were started, in seconds since 1970; those of the last 24 h count.
         count: How many were started ever: part of the key of the next.
@@ -42,6 +43,7 @@ class Memory(BaseModel):
 
     seen: str | None = None
     seen_since: float = 0.0
+    measured: str | None = None
     started: tuple[str, ...] = ()
     times: tuple[float, ...] = ()
     count: int = 0

@@ -12,10 +12,12 @@ from prefect.deployments import run_deployment
 
 from flows.failures import tell_failure
 from flows.triggers import Look, Memory, look_at_data, look_at_drift, remembering
+from ovis_model.errors import OvisError, PromotionError
 from tasks import environment
-from tasks._data_version import data_version, learned_version
-from tasks.artifacts import DRIFT_REPORT
-from tasks.operations import Operations
+from tasks._data_version import data_version, learned_version, unchanged
+from tasks._drift import check
+from tasks.artifacts import DRIFT_OF_RAW
+from tasks.operations import Operations, TriggersConfig
 from tasks.params import Params
 
 #: The deployment that a trigger starts.
@@ -38,21 +40,55 @@ def on_new_data() -> str:
 
 @flow(name="on-drift", on_failure=[tell_failure], on_crashed=[tell_failure])
 def on_drift() -> str:
-    """Start a retrain if the newest report of drift found some, once for each report."""
+    """Start a retrain if new raw data are not like those the champion learned from, once."""
     environment.apply()
     raw = Path(Params.read().validation.raw_data)
     config = Operations.read().triggers
+    if not raw.exists():
+        return _say(f"there are no raw data in {raw} yet")
     with remembering() as (memory, remember):
-        version, learned = data_version(raw), learned_version(raw)
-        look = look_at_drift(
-            memory,
-            DRIFT_REPORT,
-            version=version,
-            learned=learned,
-            config=config,
-            now=time.time(),
-        )
+        look = look_for_drift(memory, remember, raw, config, time.time())
         return _act(look, remember, tag="drift")
+
+
+def look_for_drift(
+    memory: Memory,
+    remember: Callable[[Memory], None],
+    raw: Path,
+    config: TriggersConfig,
+    now: float,
+) -> Look:
+    """Measure drift of raw data that are new and have stayed so, once for each version.
+
+    Args:
+        memory: Of the looks before.
+        remember: Keeps that a version could not be measured, so that it is told once.
+        raw: Folder of the raw data.
+        config: How long data must stay, and how many runs a day may start.
+        now: Seconds since 1970.
+
+    Raises:
+        DataError: If one side cannot be read, or the data changed meanwhile.
+    """
+    version, learned = data_version(raw), learned_version(raw)
+    new = look_at_data(memory, version, learned, config, now)
+    if not new.due:
+        return new
+    if memory.measured != version:
+        DRIFT_OF_RAW.unlink(missing_ok=True)  # of other data: no reason for a run
+        done = memory.model_copy(update={"measured": version})
+        try:
+            with unchanged(raw):
+                check(raw, json_file=DRIFT_OF_RAW)
+        except PromotionError as error:  # there is no champion yet
+            return Look(f"drift was not measured: {error}", memory)
+        except OvisError:
+            remember(done)
+            raise
+        memory = done
+    return look_at_drift(
+        memory, DRIFT_OF_RAW, version=version, learned=learned, config=config, now=now
+    )
 
 
 def _act(look: Look, remember: Callable[[Memory], None], *, tag: str) -> str:

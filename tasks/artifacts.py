@@ -52,6 +52,8 @@ PREFECT_HOME = Path(".prefect")
 DATA_VERSION = OVIS_HOME / "data_version.json"
 #: What triggers have started, so that a restart neither loses nor doubles a run.
 TRIGGERS = OVIS_HOME / "triggers.json"
+#: What a trigger found of the raw data; reports/drift.json is what somebody asked for last.
+DRIFT_OF_RAW = OVIS_HOME / "drift.json"
 #: Who has the working tree now.
 TURN = OVIS_HOME / "turn.lock"
 DEEPSPEED_CONFIGS = Path("config/deepspeed")

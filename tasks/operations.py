@@ -37,7 +37,7 @@ class TriggersConfig(StepConfig):
     """What else is a reason to train again, and how often at most."""
 
     new_data: bool = Field(default=False, description="the raw data that params.yaml names change")
-    drift: bool = Field(default=False, description="`ovis drift` found the new data to be other")
+    drift: bool = Field(default=False, description="they do, and are not like the champion's")
     look_every_minutes: int = Field(default=10, gt=0)
     stable_minutes: int = Field(
         default=10, ge=0, description="how long new data must stay as they are"

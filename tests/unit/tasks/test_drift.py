@@ -9,14 +9,26 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows.triggers import remembering
+from flows.watch import look_for_drift
+from ovis_model.errors import DataError
 from ovis_model.registry import DATA_DIGEST, DRIFT_PROFILE, INPUTS_DIGEST, MODEL_DIGEST
 from ovis_model.reports import sha256_of_file
 from tasks import _drift
 from tasks._mlflow import run_of
 from tasks._registry import MlflowRegistry
-from tasks.artifacts import DRIFT_HTML, DRIFT_REPORT, EXTRACTED, NOTIFICATIONS
+from tasks.artifacts import (
+    DRIFT_HTML,
+    DRIFT_OF_RAW,
+    DRIFT_REPORT,
+    EXTRACTED,
+    NOTIFICATIONS,
+    TRIGGERS,
+)
 from tasks.cli import main
+from tasks.operations import TriggersConfig
 from tests.support.drifting import draw_samples
+from tests.support.raw_data import write_annotations
 from tests.support.training_world import write_extracted
 from tests.support.working_tree import ROOT
 
@@ -50,7 +62,7 @@ def _in_a_working_tree(home, monkeypatch):
     monkeypatch.chdir(home)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield
-    for path in (DRIFT_REPORT, DRIFT_HTML, NOTIFICATIONS):
+    for path in (DRIFT_REPORT, DRIFT_HTML, DRIFT_OF_RAW, NOTIFICATIONS):
         path.unlink(missing_ok=True)
 
 
@@ -173,6 +185,75 @@ def test_false_alarms_are_counted_on_halves_of_the_data(capsys):
     assert said.startswith("data/extracted: of 10 random splits into halves, 0 (0.0%) were called")
     assert main(["drift", str(EXTRACTED), "--false-alarms", "0"]) == 2
     assert "--false-alarms 0: halve it at least once" in capsys.readouterr().err
+
+
+# ---- the trigger ----------------------------------------------------------------------------
+
+
+def write_raw(folder, **how):
+    """Write samples as raw data whose annotations the params.yaml of the project names."""
+    write_data(folder, **how)
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    write_annotations(folder, [json.loads(line) for line in lines])
+    for name in ("train.jsonl", "holdout.jsonl", "manifest.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def look_on(raw, now):
+    """Look for drift until data are stable, and again, as the watching deployment does."""
+    config = TriggersConfig(stable_minutes=1)
+    looks = []
+    for seconds in (0, 60, 120, 180):
+        with remembering() as (memory, remember):
+            looks.append(look_for_drift(memory, remember, raw, config, now + seconds))
+            remember(looks[-1].memory)
+    return looks
+
+
+def test_looks_at_the_same_drifted_data_start_one_retrain(tmp_path):
+    looks = look_on(write_raw(tmp_path / "raw", seed=1, brighter=50), now=1e9)
+    assert [one.due for one in looks] == [False, True, False, False]
+    assert looks[1].reason.startswith("drift, data ")
+    assert len(notifications()) == 1
+    TRIGGERS.unlink()
+
+
+def test_looks_at_new_data_like_the_old_start_none_and_measure_once(tmp_path):
+    raw = write_raw(tmp_path / "raw", seed=1)
+    DRIFT_OF_RAW.write_text('{"drifted": ["brightness"]}')  # of data that were there before
+    looks = look_on(raw, now=1e9)
+    assert [one.due for one in looks] == [False] * 4
+    assert [one.says for one in looks[1:]] == ["no drift"] * 3
+    measured = DRIFT_OF_RAW.stat().st_mtime_ns
+    look_on(raw, now=2e9)
+    assert DRIFT_OF_RAW.stat().st_mtime_ns == measured
+    TRIGGERS.unlink()
+
+
+def test_without_a_champion_nothing_is_measured_until_there_is_one(tmp_path):
+    registry = MlflowRegistry("ovis2_5")
+    raw = write_raw(tmp_path / "raw", seed=1, brighter=50)
+    registry.move_alias("champion", None)
+    try:
+        looks = look_on(raw, now=1e9)
+    finally:
+        registry.move_alias("champion", 1)
+    assert not any(one.due for one in looks)
+    assert looks[-1].says.startswith("drift was not measured: there is no champion")
+    assert look_on(raw, now=2e9)[0].due
+    TRIGGERS.unlink()
+
+
+def test_data_that_cannot_be_measured_is_an_error_once(tmp_path):
+    raw = write_raw(tmp_path / "raw", seed=1)
+    for picture in raw.glob("*.png"):
+        picture.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no picture below"):
+        look_on(raw, now=1e9)
+    says = [one.says for one in look_on(raw, now=2e9)]
+    assert says == ["there is no .ovis/drift.json yet; `ovis drift`"] * 4
+    TRIGGERS.unlink()
 
 
 # ---- profiles in the registry ---------------------------------------------------------------
