@@ -42,9 +42,13 @@ def main(arguments: list[str]) -> int:
     sys.excepthook = partial(_unexpected, step)
     try:
         params = Params.read()
-        with heartbeats.beating(step), unchanged_inputs(step):
-            # One step's imports, not five: DVC starts this once per stage.
-            importlib.import_module(f"tasks.{step}").run(params)
+        # After the params are read: mlflow takes seconds, which a typo need not wait for.
+        from tasks.tracking.steps import track  # noqa: PLC0415
+
+        # One step's imports, not five: DVC starts this once per stage.
+        module = importlib.import_module(f"tasks.{step}")
+        with heartbeats.beating(step), track(step, params), unchanged_inputs(step):
+            module.run(params)
     except ConfigError as error:
         _say(f"{step}: {error}")
         _tell(step, str(error))

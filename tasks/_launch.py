@@ -54,6 +54,8 @@ def run_training(  # noqa: PLR0913 - all by name
         StageStopped: If it was asked to stop, and has saved its step.
     """
     metrics_log.parent.mkdir(parents=True, exist_ok=True)
+    # What an attempt that was killed said last, and nobody heard.
+    Tail(metrics_log, on_metrics).poll()
     metrics_log.unlink(missing_ok=True)  # a live channel, not a record
     metrics, screen = Tail(metrics_log, on_metrics), Screen()
     with exclusive(lock) as descriptor:

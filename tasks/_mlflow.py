@@ -1,22 +1,18 @@
-"""The one place that imports mlflow, and what tracks runs; the registry is in _registry.py.
+"""The one place that imports mlflow: the store, its runs, and what is wrong with it.
 
-A training run is found by the digest of its inputs, never by a run id kept in a file, so an
-interrupted run is continued instead of doubled and DVC never depends on an id.  By default
+What is written to runs is in tasks/tracking, the registry in _registry.py.  By default
 everything lives under `.mlflow/` next to params.yaml; `MLFLOW_TRACKING_URI` moves it.
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import os
-import re
-import subprocess
+import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
 # Read when mlflow is imported.  MLflow compares DO_NOT_TRACK with the word "true".
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -30,54 +26,99 @@ import mlflow
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from sqlalchemy.exc import SQLAlchemyError
 
-from ovis_model.errors import ConfigError, UnavailableError
+from ovis_model.errors import ConfigError
 from tasks._store import database_lock
-from tasks.artifacts import MLFLOW_HOME, TRIGGER_VARIABLE
+from tasks.artifacts import MLFLOW_HOME
 from tasks.masking import masked
+from tasks.tracking.facts import git_tags
 
-# What begins with a capital or is MLflow's is for _registry.py and _serving.py.
+# What begins with a capital or is MLflow's is for other files of this package.
 __all__ = [
+    "BaseMetricsMonitor",
+    "CPUMonitor",
+    "Dataset",
+    "DatasetInput",
+    "DiskMonitor",
+    "GPUMonitor",
+    "InputTag",
+    "Metric",
     "MlflowClient",
     "MlflowException",
     "ModelVersion",
+    "NetworkMonitor",
+    "Param",
     "PythonModel",
     "PythonModelContext",
     "RegisteredModel",
     "Run",
-    "RunLogger",
-    "close_runs",
+    "RunStatus",
+    "RunTag",
     "find_run_id",
-    "flatten",
-    "log_results",
     "mlflow",
     "set_model",
     "setup",
-    "start_or_find_run",
 ]
 
 EXPERIMENT = "ovis2_5"
 INPUTS_DIGEST = "ovis.inputs_digest"
 DATABASE = "mlflow.db"
-#: sha256 of `git diff HEAD --binary`, stripped, where tracked files differ from the commit.
-GIT_DIFF = "ovis.git_diff"
-#: Why the flow ran that trained: a schedule, new data, drift, or what a person said.
-TRIGGER = "ovis.trigger"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 #: MLflow's own name, too: where the files of runs and versions are, if no server decides.
 ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
-#: MLflow refuses longer dataset digests; the whole one goes into a tag of the input.
-DATASET_DIGEST_LENGTH = 36
-MAX_PER_BATCH = 100
-#: Characters of a metric's name that are sure to be taken; MLflow takes 250.
-MAX_METRIC_NAME = 200
+#: A server that does not take a connection within this time is down.
+CONNECT_SECONDS = 5.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+#: MLflow's own settings: how long a request may take, in seconds, and how often it is repeated.
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+#: What a store says that may say something else a moment later.
+PASSING = {
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL_ERROR",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "TEMPORARILY_UNAVAILABLE",
+}
+#: What it says of one request that it will never take.
+REFUSALS = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "MALFORMED_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
+DAMAGED = "It is damaged. Put a copy back, or move it away to begin a new one; nothing was deleted"
+#: What a database says that waiting does not cure, and what does.
+DAMAGE = {
+    "malformed": DAMAGED,
+    "not a database": DAMAGED,
+    "readonly database": "It cannot be written to: see to the rights of file and folder",
+    "unable to open database": "See to the rights of its folder",
+    "out-of-date database schema": "Another version of MLflow wrote it. If that was an older one, "
+    "make a copy and run `mlflow db upgrade` on it; if a newer one, install that",
+    "Can't locate revision": "A newer version of MLflow wrote it: install that",
+}
 
 logger = logging.getLogger(__name__)
+# It logs a traceback of what it also raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+class StoreUnavailable(ConfigError):  # noqa: N818 - a state, which may pass
+    """The store does not answer now; it may do so later."""
 
 
 @contextmanager
@@ -89,33 +130,123 @@ def locked(name: str, folder: Path = MLFLOW_HOME) -> Iterator[None]:
         yield
 
 
-def setup() -> str:
+def store_uri() -> str:
+    """Return the address of the store: the user's, or the file in this working tree."""
+    return os.environ.get(TRACKING_URI) or f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
+
+
+def setup(*, wait_seconds: float = 0.0) -> str:
     """Make the tracking store ready and return its URI.
 
     MLflow's schema migration crashes when two processes meet on a fresh database, and leaves a
     half-made one behind when it is killed.  So the database is made under a lock, beside its
     place, and renamed into it.
 
+    Args:
+        wait_seconds: How long to try again while the store does not answer.
+
     Raises:
-        ConfigError: If the store that MLFLOW_TRACKING_URI names cannot be used; an
-            `UnavailableError` if it is a server.
+        StoreUnavailable: If the store does not answer.
+        ConfigError: If the store that MLFLOW_TRACKING_URI names cannot be used.
     """
-    local = f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
-    uri = os.environ.get(TRACKING_URI) or local
-    with locked("setup"), database_lock(uri):
-        if uri == local and not (MLFLOW_HOME / DATABASE).exists():
-            _create_database()
+    uri = store_uri()
+    deadline = time.monotonic() + wait_seconds
+    pause = 1.0
+    while True:
         try:
-            client = MlflowClient(tracking_uri=uri)
-            if client.get_experiment_by_name(EXPERIMENT) is None:
-                client.create_experiment(EXPERIMENT, _artifact_location(uri))
-        except MlflowException as error:
-            kind = ConfigError if uri.startswith("sqlite") else UnavailableError
-            raise kind(
-                masked(f"the MLflow store {uri} cannot be used: {error}")
-                + f". Start it, or unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
-            ) from None  # the cause may show who logs in, and how
-    return uri
+            with told(uri):
+                _reach(uri)
+            with locked("setup"), database_lock(uri):
+                _prepare(uri)
+        except StoreUnavailable as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            logger.warning("%s. Trying again in %.0f s", error, pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
+        else:
+            return uri
+
+
+def _prepare(uri: str) -> None:
+    default = uri == f"sqlite:///{(MLFLOW_HOME / DATABASE).resolve()}"
+    if default and not (MLFLOW_HOME / DATABASE).exists():
+        _create_database()
+    with told(uri):
+        client = MlflowClient(tracking_uri=uri)
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            client.create_experiment(EXPERIMENT, _artifact_location(uri))
+
+
+def _reach(uri: str) -> None:
+    """Knock at a server's port: MLflow itself tries a database for an hour.
+
+    Raises:
+        OSError: If nobody answers.
+    """
+    place = urlsplit(uri)
+    port = place.port or PORTS.get(place.scheme.partition("+")[0])
+    if place.hostname and port:
+        socket.create_connection((place.hostname, port), timeout=CONNECT_SECONDS).close()
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Let requests fail soon and once, as long as the block; what the user exported wins.
+
+    MLflow waits two minutes and tries seven times, also to create a run: if only the answers
+    were lost, seven would be there.  What is sent from the spool is tried again from there.
+    """
+    ours = {name: value for name, value in IMPATIENCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def told(uri: str | None = None) -> Iterator[None]:
+    """Say in words of ours what the store says is wrong.
+
+    Raises:
+        StoreUnavailable: If that may pass.
+        ConfigError: If it will not.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise explain(error, uri or store_uri()) from None  # it may show who logs in
+
+
+def explain(error: Exception, uri: str) -> ConfigError:
+    """Say what is wrong with a store, whether that may pass, and what to do."""
+    what = masked(f"the MLflow store {uri} cannot be used: {_first_line(error)}")
+    for words, advice in DAMAGE.items():
+        if words in str(error):
+            return ConfigError(f"{what}. {advice}")
+    if "database is locked" in str(error):
+        return StoreUnavailable(
+            f"{what}. Another process holds it; `fuser {uri.removeprefix('sqlite:///')}` names it"
+        )
+    what += f". Start it, or unset {TRACKING_URI} to use the one in {MLFLOW_HOME}/"
+    return StoreUnavailable(what) if may_pass(error, uri) else ConfigError(what)
+
+
+def may_pass(error: Exception, uri: str) -> bool:
+    """Say whether waiting may help."""
+    if not isinstance(error, MlflowException):
+        return True  # no connection, or none to the database
+    if uri.startswith("sqlite"):
+        return bool(error.error_code == "TEMPORARILY_UNAVAILABLE")
+    return error.error_code in PASSING
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the SQL and the advice to programmers around it."""
+    lines = str(error).strip().splitlines()
+    return next((line for line in lines if not line.startswith("(raised as a result")), "")
 
 
 def _artifact_location(uri: str) -> str | None:
@@ -137,233 +268,41 @@ def _create_database() -> None:
 
 def find_run_id(inputs_digest: str) -> str | None:
     """Return the newest run of these inputs, or None if this store has not seen them."""
-    run = _find_run(MlflowClient(tracking_uri=setup()), inputs_digest)
+    run = find_run(MlflowClient(tracking_uri=setup()), inputs_digest)
     return run.info.run_id if run else None
 
 
-def _find_run(client: MlflowClient, inputs_digest: str) -> Run | None:
+def experiment_id(client: MlflowClient) -> str:
+    """Return the id of this project's experiment."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None, "setup() creates the experiment"
+    return str(experiment.experiment_id)
+
+
+def find_run(client: MlflowClient, value: str, *, tag: str = INPUTS_DIGEST) -> Run | None:
+    """Return the newest run with a tag, by default the one of these inputs."""
     found = client.search_runs(
-        [experiment.experiment_id],
-        f"tags.`{INPUTS_DIGEST}` = '{inputs_digest}'",
+        [experiment_id(client)],
+        f"tags.`{tag}` = '{value}'",
         max_results=1,
         order_by=["attributes.start_time DESC"],
     )
     return found[0] if found else None
 
 
-@contextmanager
-def start_or_find_run(
-    inputs_digest: str, *, params: Mapping[str, Any] | None = None, name: str = "train"
-) -> Iterator["RunLogger"]:
-    """Open the run of these inputs: continue an interrupted one, else start one.
-
-    Leaving the block normally marks the run FINISHED; an exception marks it FAILED and Ctrl+C
-    KILLED, so that the next attempt continues it.  A finished run stays as it is: training the
-    same inputs again on purpose (`dvc repro --force`) makes a second, newer one.
-
-    Args:
-        inputs_digest: sha256 of everything the run is computed from.
-        params: Logged at once, nested keys joined by dots.
-        name: What a person sees in the list of runs.
-    """
-    client = MlflowClient(tracking_uri=setup())
-    with locked("runs"):
-        run = _find_run(client, inputs_digest)
-        if run is None or run.info.status == RunStatus.to_string(RunStatus.FINISHED):
-            run = _create_run_of(client, inputs_digest, name)
-        else:
-            client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-            logger.info("continuing the interrupted MLflow run %s", run.info.run_id)
-    log = RunLogger(client, run)
-    status = RunStatus.FAILED
-    try:
-        log.log_params(params or {})
-        yield log
-        status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    finally:
-        client.set_terminated(run.info.run_id, RunStatus.to_string(status))
-
-
 def create_run(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Run:
     """Start a run of this project's experiment that knows its commit."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None, "setup() creates the experiment"
-    trigger = os.environ.get(TRIGGER_VARIABLE)
-    tags = {**tags, **_git_tags(), **({TRIGGER: trigger} if trigger else {})}
-    return client.create_run(experiment.experiment_id, tags=tags, run_name=name)
-
-
-def _create_run_of(client: MlflowClient, inputs_digest: str, name: str) -> Run:
-    return create_run(client, f"{name}-{inputs_digest[:8]}", {INPUTS_DIGEST: inputs_digest})
-
-
-def _git_tags() -> dict[str, str]:
-    """Say which commit runs, and whether tracked files differ from it."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"ovis.git_dirty": "unknown"}
-    tags = {"mlflow.source.git.commit": commit, "ovis.git_dirty": "false"}
-    if _git("status", "--porcelain", "--untracked-files=no"):
-        difference = _git("diff", "HEAD", "--binary", "--no-ext-diff") or ""
-        digest = hashlib.sha256(difference.encode()).hexdigest()
-        tags |= {"ovis.git_dirty": "true", GIT_DIFF: digest}
-    return tags
-
-
-def _git(*arguments: str) -> str | None:
-    """Run git here; None where there is no git, no repository or no commit yet."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def close_runs(run_ids: Iterable[str]) -> None:
-    """Mark runs as KILLED whose process is gone, unless they have ended after all.
-
-    Raises:
-        ConfigError: If the store cannot be used.
-        MlflowException: If it does not answer.
-    """
-    client = MlflowClient(tracking_uri=setup())
-    for run_id in run_ids:
-        if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
-            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
-
-
-class RunLogger:
-    """Writes to one MLflow run; what an interrupted attempt already wrote is not repeated."""
-
-    def __init__(self, client: MlflowClient, run: Run) -> None:
-        self.run_id: str = run.info.run_id
-        self._client = client
-        self._params: dict[str, str] = dict(run.data.params)
-        self._last_steps = {
-            key: max(point.step for point in client.get_metric_history(self.run_id, key))
-            for key in run.data.metrics
-        }
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at a step, leaving out those already there from before a resume."""
-        fresh = {k: v for k, v in metrics.items() if self._last_steps.get(k, -1) < step}
-        _log_metrics(self._client, self.run_id, fresh, step)
-        self._last_steps.update(dict.fromkeys(fresh, step))
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log settings; MLflow keeps the first value, a later one becomes a tag.
-
-        A setting can change between two attempts only where it does not change the result (the
-        number of workers, say), or it would have changed the digest the run is found by.
-        """
-        flat = flatten(params)
-        fresh = [Param(key, value) for key, value in flat.items() if key not in self._params]
-        for start in range(0, len(fresh), MAX_PER_BATCH):
-            self._client.log_batch(self.run_id, params=fresh[start : start + MAX_PER_BATCH])
-        for key, value in flat.items():
-            if self._params.setdefault(key, value) != value:
-                self.set_tag(f"ovis.resumed_with.{key}", value)
-
-    def log_dataset_digest(self, name: str, digest: str, *, source: Path | None = None) -> None:
-        """Record which data went in, by digest; the data itself is DVC's to keep."""
-        place = str((source or Path(name)).resolve())
-        dataset = Dataset(
-            name=name,
-            digest=digest[:DATASET_DIGEST_LENGTH],
-            source_type="local",
-            source=json.dumps({"uri": place}),
-        )
-        tags = [InputTag("mlflow.data.context", name), InputTag("ovis.sha256", digest)]
-        entry = DatasetInput(dataset, tags=tags)
-        self._client.log_inputs(self.run_id, [entry])
-
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or the files of a directory, onto the run."""
-        if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), folder or path.name)
-        else:
-            self._client.log_artifact(self.run_id, str(path), folder)
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Set or replace a tag."""
-        self._client.set_tag(self.run_id, key, value)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Join nested keys by dots and turn values into text, as MLflow wants its parameters.
-
-    Example:
-        >>> flatten({"gate": {"margin": 1.0}, "seed": 0, "names": ["a", "b"]})
-        {'gate.margin': '1.0', 'seed': '0', 'names': '["a", "b"]'}
-    """
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        elif isinstance(value, list | tuple | dict):
-            flat[f"{prefix}{key}"] = json.dumps(value)
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
-def log_results(inputs_digest: str, metrics: Mapping[str, float], reports: Iterable[Path]) -> None:
-    """Put results on the run of the model's training, the newest one if there are many.
-
-    Doing so again replaces what was left before: the last value of a metric is the one MLflow
-    shows.
-
-    Args:
-        inputs_digest: From the model folder's lineage.json.
-        metrics: Numbers under flat names.
-        reports: Files and folders to attach.
-    """
-    client = MlflowClient(tracking_uri=setup())
-    run = run_of(client, inputs_digest)
-    _log_metrics(client, run.info.run_id, metrics, step=0)
-    log = RunLogger(client, run)
-    for path in reports:
-        log.log_artifact(path)
-
-
-def _log_metrics(
-    client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int
-) -> None:
-    now = time.time_ns() // 1_000_000  # ms
-    points = [
-        Metric(metric_name(name), float(value), now, step) for name, value in metrics.items()
-    ]
-    for start in range(0, len(points), MAX_PER_BATCH):
-        client.log_batch(run_id, metrics=points[start : start + MAX_PER_BATCH])
-
-
-def metric_name(name: str) -> str:
-    """Write a name as MLflow takes it: data call their sources what they like.
-
-    A changed name ends with a digest of the right one, so that two names stay two.
-
-    Example:
-        >>> metric_name("loss/web-pages"), metric_name("loss/web+pages")
-        ('loss/web-pages', 'loss/web_pages-793d8b48')
-    """
-    parts = [re.sub(r"[^\w. :-]", "_", part) for part in name.split("/")]
-    taken = "/".join("_" if part in ("", ".", "..") else part for part in parts)
-    if taken == name and len(name) <= MAX_METRIC_NAME:
-        return name
-    return f"{taken[:MAX_METRIC_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return client.create_run(experiment_id(client), tags={**git_tags(), **tags}, run_name=name)
 
 
 def run_of(client: MlflowClient, inputs_digest: str) -> Run:
     """Find the run of a training; where it ran elsewhere, a finished one takes its place."""
-    run = _find_run(client, inputs_digest)
-    if run is None:
-        run = _create_run_of(client, inputs_digest, "trained-elsewhere")
-        client.set_terminated(run.info.run_id)
+    with locked("runs"):
+        run = find_run(client, inputs_digest)
+        if run is None:
+            name = f"trained-elsewhere-{inputs_digest[:8]}"
+            run = create_run(client, name, {INPUTS_DIGEST: inputs_digest})
+            client.set_terminated(run.info.run_id)
     return run
 
 

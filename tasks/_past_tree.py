@@ -3,7 +3,6 @@
 It shares git's objects and DVC's cache with this tree, and writes nothing else of it.
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -118,11 +117,6 @@ def make_past_tree(folder: Path, *, commit: str, patch: bytes | None, log: Log) 
     tree = PastTree(folder, log)
     tree.dvc("config", "--quiet", "--local", "cache.dir", str(cache_folder()))
     return tree
-
-
-def digest_of_patch(patch: bytes) -> str:
-    """Return the digest by which a run names its changes: of the text without its ends."""
-    return hashlib.sha256(patch.strip()).hexdigest()
 
 
 def _apply(patch: bytes, folder: Path) -> None:

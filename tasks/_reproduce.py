@@ -151,7 +151,7 @@ def read_record(registry: "MlflowRegistry", version: int) -> Record:
         PromotionError: If there is no such version.
     """
     # Imported here, as above.
-    from tasks._mlflow import GIT_DIFF  # noqa: PLC0415
+    from tasks.tracking.facts import GIT_DIFF  # noqa: PLC0415
 
     tags, run = registry.tags_of(version), registry.run_of(version)
     commit = run.data.tags.get("mlflow.source.git.commit")
@@ -184,7 +184,7 @@ def changes_of(record: Record) -> bytes | None:
         ConfigError: If there were some, and they are not known.
         DataError: If what is kept of them is not what ran.
     """
-    from tasks._past_tree import digest_of_patch  # noqa: PLC0415
+    from tasks.tracking.facts import digest_of_patch  # noqa: PLC0415
 
     if record.changes is None:
         return None

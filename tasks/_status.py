@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -111,8 +111,8 @@ def close_crashed(found: Sequence[Heartbeat]) -> tuple[list[Heartbeat], str]:
     ]
     # A run that another attempt has taken up is that one's to close.
     taken_up = {one.run_id for one in found if one.state == "running" and one not in gone}
-    to_close = {one.run_id for one in gone if one.run_is_open and one.run_id} - taken_up
-    problem = _close_runs(to_close) if to_close else ""
+    to_close = {one.run_id for one in gone if one.run_is_open} - taken_up
+    problem = _close_runs() if to_close else ""
     left_open = taken_up | (to_close if problem else set())
     closed = {
         one.path: settle(one, run_is_open=one.run_is_open and one.run_id in left_open)
@@ -121,17 +121,17 @@ def close_crashed(found: Sequence[Heartbeat]) -> tuple[list[Heartbeat], str]:
     return [closed.get(one.path, one) for one in found], problem
 
 
-def _close_runs(run_ids: Iterable[str]) -> str:
+def _close_runs() -> str:
     """Have the tracker close runs of processes that are gone; return why it could not."""
     # A server that does not answer is asked again by the next look, not seven times by this one.
     for name, value in HURRY.items():
         os.environ.setdefault(name, value)
     # Imported here: mlflow takes seconds, which only a crash is worth.
-    from tasks import _mlflow  # noqa: PLC0415
+    from tasks.tracking.replay import sync_store  # noqa: PLC0415
 
     try:
-        _mlflow.close_runs(run_ids)
-    except (OvisError, OSError, _mlflow.MlflowException) as error:
+        sync_store()
+    except OvisError as error:
         return str(error)
     return ""
 

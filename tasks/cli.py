@@ -23,6 +23,7 @@ from tasks import (
     _promotions,
     _reproduce,
     _status,
+    _sync,
     environment,
 )
 from tasks._nodes import LOOPBACK
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         "notify": lambda: _notify.try_out(options),
         "doctor": lambda: _doctor.doctor(options),
         "status": lambda: _status.status(options),
+        "sync": lambda: _sync.sync(options),
     }
     try:
         code = commands[options.command]()
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _forget.add_parser(commands)
     _gc.add_parser(commands)
     _notify.add_parser(commands)
+    _sync.add_parser(commands)
     return parser
 
 
@@ -103,8 +106,10 @@ def show_ui(port: int) -> None:
     check_port(port)
     # Imported here: mlflow takes seconds, which `ovis status` need not wait for.
     from tasks import _mlflow  # noqa: PLC0415
+    from tasks.tracking.replay import sync_store  # noqa: PLC0415
 
     uri = _mlflow.setup()
+    sys.stdout.writelines(f"{line}\n" for line in sync_store())
     # Its background jobs are not used here and take 600 MB.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     sys.stdout.write(f"MLflow: http://{LOOPBACK}:{port}  (Ctrl+C ends it)\n")

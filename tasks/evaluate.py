@@ -37,7 +37,7 @@ def run(params: Params) -> None:
     from ovis_model.evaluation import evaluation  # noqa: PLC0415
     from ovis_model.evaluation.predictions import BASE, TUNED, read_run  # noqa: PLC0415
     from ovis_model.evaluation.timing import timing_metrics  # noqa: PLC0415
-    from tasks import _mlflow  # noqa: PLC0415
+    from tasks.tracking.runs import log_results  # noqa: PLC0415
 
     config = params.evaluate
     digest = read_inputs_digest(MODEL)
@@ -59,7 +59,7 @@ def run(params: Params) -> None:
     runs = {role: read_run(PREDICTIONS / role) for role in (BASE, TUNED)}
     metrics = {**report.metrics, **timing_metrics(runs)}
     artifacts = (EVALUATE_REPORT, EVALUATE_HTML, PREDICTIONS)
-    _mlflow.log_results(digest, metrics, artifacts)
+    log_results(digest, metrics, artifacts)
 
 
 def scores_csv(report: EvaluationReport) -> str:

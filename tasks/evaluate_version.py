@@ -31,7 +31,8 @@ def evaluate_version(name: str) -> RunSummary:
         StageError: If it cannot be evaluated.
     """
     # Imported here: mlflow takes seconds.
-    from tasks import _mlflow  # noqa: PLC0415
+    from tasks._mlflow import INPUTS_DIGEST  # noqa: PLC0415
+    from tasks.tracking.runs import log_results  # noqa: PLC0415
 
     registry, _ = open_registry()
     version = int(name) if name.isdigit() else registry.version_at(name)
@@ -49,6 +50,6 @@ def evaluate_version(name: str) -> RunSummary:
     lines.flush()
     summary = RunSummary.read(out / SUMMARY)
     scores = {f"version.{name}": one.score for name, one in summary.benchmarks.items()}
-    inputs = registry.tags_of(version)[_mlflow.INPUTS_DIGEST]
-    _mlflow.log_results(inputs, scores, (out,))
+    inputs = registry.tags_of(version)[INPUTS_DIGEST]
+    log_results(inputs, scores, (out,))
     return summary

@@ -200,10 +200,16 @@ def note_progress(progress: Progress, metrics: Mapping[str, float] | None = None
         Heart.of_this_process.note(**news)
 
 
-def note_run(run_id: str, *, output: Path) -> None:
-    """Say which run of the tracker is open for this process, and what it will write."""
+def note_run(run_id: str | None, *, output: Path | None = None) -> None:
+    """Say which run of the tracker is open for this process, and what it will write.
+
+    Args:
+        run_id: None if the tracker has not heard of the run yet.
+        output: None if the process writes several things.
+    """
     if Heart.of_this_process is not None:
-        Heart.of_this_process.note(run_id=run_id, run_is_open=True, output=str(output))
+        written = None if output is None else str(output)
+        Heart.of_this_process.note(run_id=run_id, run_is_open=True, output=written)
 
 
 def _forget_the_ended(step: str) -> None:

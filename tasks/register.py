@@ -32,13 +32,12 @@ from tasks.retries import RETRY
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _announcements, _drift, _lineage, _mlflow, _registry  # noqa: PLC0415
+    from tasks import _announcements, _drift, _lineage, _registry  # noqa: PLC0415
+    from tasks.tracking.runs import log_results  # noqa: PLC0415
 
     config = params.register_
     data = ValidationReport.read(VALIDATE_REPORT)
-    _mlflow.log_results(
-        read_inputs_digest(MODEL), data_metrics(data), (VALIDATE_REPORT, DATA_CARD)
-    )
+    log_results(read_inputs_digest(MODEL), data_metrics(data), (VALIDATE_REPORT, DATA_CARD))
     registry = _registry.MlflowRegistry(config.model_name)
     report = registration.register(
         config,

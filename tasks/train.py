@@ -27,7 +27,7 @@ from tasks.params import Params
 from tasks.retries import RETRY
 
 if TYPE_CHECKING:
-    from tasks._mlflow import RunLogger
+    from tasks.tracking.session import RunLogger
 
 
 def run(params: Params) -> None:
@@ -62,11 +62,11 @@ def _train(
 ) -> None:
     """Train, live in MLflow."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _mlflow  # noqa: PLC0415
+    from tasks.tracking.runs import start_or_find_run  # noqa: PLC0415
 
     job_file = RESUME / f"{job.inputs_digest}.job.json"
     job.write(job_file)
-    with _mlflow.start_or_find_run(job.inputs_digest, params=job.config) as tracked:
+    with start_or_find_run(job.inputs_digest, params=job.config) as tracked:
         heartbeats.note_run(tracked.run_id, output=job.output)
         for name, (source, dataset_digest) in datasets.items():
             tracked.log_dataset_digest(name, dataset_digest, source=source)

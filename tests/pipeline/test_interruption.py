@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -20,6 +22,14 @@ def wait_until(condition, what):
 def trained_steps(tree):
     logs = list((tree.path / "models/.resume").glob("*.metrics.jsonl"))
     return len(logs[0].read_text(encoding="utf-8").splitlines()) if logs else 0
+
+
+def logged_steps(tree):
+    """Return the steps whose loss MLflow has of the newest training, as often as it has it."""
+    newest = "select run_uuid from runs where name like 'train-%' order by start_time desc limit 1"
+    query = f"select step from metrics where key = 'loss' and run_uuid = ({newest}) order by step"
+    with closing(sqlite3.connect(tree.path / ".mlflow/mlflow.db")) as store:
+        return [step for (step,) in store.execute(query)]
 
 
 def kill_dvc(process, tree):
@@ -66,3 +76,4 @@ def test_training_ends_with_its_run_and_is_resumed_by_the_next(tree, interrupt, 
     assert "resuming from" in output
     assert (tree.path / "models/finetuned/model.safetensors").is_file()
     assert list((tree.path / "models/.resume").glob("*.json*")) == []
+    assert logged_steps(tree) == list(range(1, 201))

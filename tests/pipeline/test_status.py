@@ -42,16 +42,16 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
     before = run_states(tree)
     process = tree.start("dvc", "repro", "train")
     step = wait_for_training(tree, steps=12)
-    assert run_states(tree) == [*before, "RUNNING"]
+    assert run_states(tree) == [*before, "RUNNING", "RUNNING"]
     os.kill(step, signal.SIGKILL)
     assert process.wait() != 0
 
     said = status(tree, UNREACHABLE)
     assert said.startswith("nothing is running\ntrain crashed at step ")
     assert "its MLflow run could not be closed: the MLflow store http://127.0.0.1:9 cannot" in said
-    assert run_states(tree) == [*before, "RUNNING"]
+    assert run_states(tree) == [*before, "RUNNING", "RUNNING"]
     assert "its MLflow run could not be closed" not in status(tree)
-    assert run_states(tree) == [*before, "KILLED"]
+    assert run_states(tree) == [*before, "KILLED", "KILLED"]
 
     # Taken up again, it goes on; but meanwhile somebody edits what it runs.
     process = tree.start("dvc", "repro", "train")

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.model_comparison import FileComparison
 from ovis_model.model_folder import listed_digest
-from tasks._past_tree import PastTree, digest_of_patch, make_past_tree
+from tasks._past_tree import PastTree, make_past_tree
 from tasks._reproduce import (
     Record,
     ReproduceReport,
@@ -22,6 +22,7 @@ from tasks._reproduce import (
     describe_packages,
 )
 from tasks.artifacts import MODEL
+from tasks.tracking.facts import digest_of_patch
 from tests.support.registry import write_model
 
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@localhost")

@@ -1,0 +1,1 @@
+"""What is written down of runs: first on this disk, then in MLflow, whatever becomes of it."""
