@@ -22,8 +22,8 @@ from ovis_model.model_folder import verify_model_folder
 from tasks import _dvc_record
 from tasks._findings import Finding
 from tasks._locked_packages import installed_version, other_versions
+from tasks._process_identity import process_identity
 from tasks.artifacts import LOCK_FILE, MLFLOW_HOME, MODEL, RESUME
-from tasks.heartbeats import process_identity
 from tasks.params import Params
 
 FOUND = 1

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from ovis_model.errors import StageStopped
 from ovis_model.progress import Progress, WatchedBar
 from ovis_model.reports import Report
+from tasks._process_identity import has_ended, process_identity
 from tasks.artifacts import HEARTBEATS
 
 #: Between two signs of life; news are told sooner.
@@ -76,36 +77,6 @@ class Heartbeat(Report):
 def now() -> datetime:
     """Return the time, as it is written."""
     return datetime.now(UTC)
-
-
-def process_identity(pid: int | None = None) -> str | None:
-    """Name a process so that no other one, at any time, has the same name here.
-
-    Returns:
-        Host, boot, number and start time (in ticks since the boot); None if there is none.
-    """
-    number = os.getpid() if pid is None else pid
-    try:
-        stat = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # After the name, which may hold spaces, come state (field 3) and the rest.
-    state, *rest = stat.rpartition(")")[2].split()
-    if state == "Z":  # dead, and nobody has asked how it ended
-        return None
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{socket.gethostname()} {boot} {number} {rest[18]}"
-
-
-def has_ended(identity: str) -> bool:
-    """Say whether a process that ran on this machine is gone; of other machines nothing is known.
-
-    Example:
-        >>> has_ended(process_identity()), has_ended("another-machine 1 2 3")
-        (False, False)
-    """
-    host, _, number, _ = identity.split(" ")
-    return host == socket.gethostname() and process_identity(int(number)) != identity
 
 
 def read_heartbeats(folder: Path = HEARTBEATS) -> list[Heartbeat]:

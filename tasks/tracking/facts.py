@@ -17,7 +17,7 @@ from tasks.artifacts import TRIGGER_VARIABLE
 GIT_DIFF = "ovis.git_diff"
 #: Why the flow began that this process belongs to, where one did.
 TRIGGER = "ovis.trigger"
-#: The process that writes a run, as `heartbeats.process_identity` has it.
+#: The process that writes a run, as `process_identity` has it.
 PROCESS = "ovis.process"
 #: Files whose digests say which packages and which data were used.
 LOCKS = {"ovis.requirements_lock": Path("requirements.lock"), "ovis.dvc_lock": Path("dvc.lock")}

@@ -13,7 +13,7 @@ from tasks._mlflow import (
     setup,
     told,
 )
-from tasks.heartbeats import has_ended
+from tasks._process_identity import has_ended
 from tasks.masking import masked
 from tasks.tracking.delivery import Delivery
 from tasks.tracking.facts import PROCESS

@@ -19,7 +19,7 @@ from tasks._mlflow import (
     setup,
     store_uri,
 )
-from tasks.heartbeats import process_identity
+from tasks._process_identity import process_identity
 from tasks.masking import masked
 from tasks.tracking.delivery import Delivery
 from tasks.tracking.facts import PROCESS, environment_tags, git_tags

@@ -14,7 +14,7 @@ import pytest
 from ovis_model.errors import ConfigError
 from tasks import _mlflow
 from tasks._mlflow import StoreUnavailable, find_run_id, setup
-from tasks.heartbeats import process_identity
+from tasks._process_identity import process_identity
 from tasks.tracking.facts import PROCESS
 from tasks.tracking.replay import reconcile, sync_store
 from tasks.tracking.runs import start_or_find_run
