@@ -6,6 +6,7 @@ block.  The PostgreSQL server refuses to run as root, so there it runs as `postg
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import boto3
 import pytest
+import yaml
 
 from tasks._launch import free_port
 
+COMPOSE = Path(__file__).parents[2] / "config/compose.yaml"
 BUCKET = "models"
 #: What the S3 server takes for a login; made up here.
 S3_LOGIN = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "s3-made-up-secret"}
@@ -154,7 +157,7 @@ def postgresql() -> Iterator[str]:
             for path in (home, secret):
                 os.chown(path, user, -1)
         data = home / "data"
-        make = [programs / "initdb", "-D", data, "-U", "tester", f"--pwfile={secret}"]
+        make = [programs / "initdb", "-D", data, "-U", "mlflow", f"--pwfile={secret}"]
         make += ["--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C"]
         subprocess.run(make, user=user, check=True, capture_output=True, cwd=home)
         options = ("fsync=off", "listen_addresses=127.0.0.1", f"port={port}")
@@ -165,7 +168,7 @@ def postgresql() -> Iterator[str]:
             process = subprocess.Popen(serve, user=user, cwd=home, stdout=log, stderr=log)
         try:
             _wait_for_postgresql(programs, port)
-            yield f"postgresql+psycopg2://tester:{PASSWORD}@127.0.0.1:{port}"
+            yield f"postgresql+psycopg2://mlflow:{PASSWORD}@127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)  # disconnects clients, then ends
             process.wait(30)
@@ -205,22 +208,32 @@ def plain(address: str) -> str:
     return address.replace("+psycopg2", "")
 
 
+def variables_of(service: str, **values: str) -> dict[str, str]:
+    """Return what a service of config/compose.yaml runs with, once its blanks are filled in."""
+    declared = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"][service]
+    return {
+        name: re.sub(r"\$\{(\w+):\?[^}]+\}", lambda found: values[found[1]], value)
+        for name, value in declared["environment"].items()
+    }
+
+
 @contextmanager
 def mlflow_on_postgresql_and_s3(folder: Path) -> Iterator[Stores]:
-    """Run all three, as docs/scale-out.md has them."""
+    """Run all three, the server with what config/compose.yaml gives it."""
     with ExitStack() as stack:
         address = stack.enter_context(postgresql())
-        for name in ("server", "direct"):
-            run_tool("createdb", f"--maintenance-db={plain(address)}/postgres", name)
-        database = f"{address}/server"
         bucket = stack.enter_context(s3_server(folder))
+        for name in ("mlflow", "direct"):
+            run_tool("createdb", f"--maintenance-db={plain(address)}/postgres", name)
+        given = {"POSTGRES_PASSWORD": PASSWORD, "BUCKET": BUCKET, **bucket.environment}
+        variables = variables_of("mlflow", **given)
+        # Names of containers and all interfaces are for containers.
+        place = address.rpartition("@")[2]
+        database = variables["MLFLOW_BACKEND_STORE_URI"].replace("@database", f"@{place}")
+        variables |= {"MLFLOW_BACKEND_STORE_URI": database, "MLFLOW_HOST": "127.0.0.1"}
         port = free_port()
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
-        command += ["--backend-store-uri", database, "--workers", "1"]
-        command += ["--artifacts-destination", f"s3://{BUCKET}"]
-        variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **bucket.environment}
         server = f"http://127.0.0.1:{port}"
-        stack.enter_context(
-            serving(command, folder / "mlflow.log", f"{server}/health", **variables)
-        )
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        log = folder / "mlflow.log"
+        stack.enter_context(serving(command, log, f"{server}/health", **variables))
         yield Stores(server, database, f"{address}/direct", bucket)

@@ -5,6 +5,7 @@ Another machine is another working folder here, without the files that were regi
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 
 from ovis_model.config import RegisterConfig
 from ovis_model.errors import CheckpointError, ConfigError, PromotionError
@@ -29,10 +31,12 @@ from tasks._registry import CARD, EXAMPLE, MAX_DESCRIPTION, MlflowRegistry
 from tasks._serving import read_image
 from tasks._version_files import UPLOADED_BYTES
 from tasks.artifacts import KEPT_MODELS
+from tasks.masking import is_secret_name
 from tasks.params import Params
 from tests.support.registry import write_evaluation, write_manifest, write_model
 from tests.support.stores import (
     BUCKET,
+    COMPOSE,
     PASSWORD,
     S3_LOGIN,
     mlflow_on_postgresql_and_s3,
@@ -69,6 +73,25 @@ threads = [
 def stores(tmp_path_factory):
     with mlflow_on_postgresql_and_s3(tmp_path_factory.mktemp("stores")) as running:
         yield running
+
+
+def test_the_containers_answer_this_machine_only_and_hold_no_secret():
+    containers = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    services = containers["services"]
+    assert [port for one in services.values() for port in one.get("ports", ())] == [
+        "127.0.0.1:5000:5000"
+    ]
+    variables = [pair for one in services.values() for pair in one["environment"].items()]
+    secret = [value for name, value in variables if is_secret_name(name)]
+    assert len(secret) == 2
+    assert "://mlflow:${POSTGRES_PASSWORD:?" in dict(variables)["MLFLOW_BACKEND_STORE_URI"]
+    assert all(re.fullmatch(r"\$\{\w+:\?[^}]+\}", value) for value in secret)
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    installed = re.findall(r"\S+==\S+", services["mlflow"]["command"][-1])
+    assert len(installed) == 3
+    assert set(installed) <= set(locked)
+    used = {volume.partition(":")[0] for volume in services["database"]["volumes"]}
+    assert used == set(containers["volumes"])
 
 
 def register_a_model(folder, seed, tuned):
