@@ -45,10 +45,11 @@ def main(arguments: list[str]) -> int:
         # After the params are read: mlflow takes seconds, which a typo need not wait for.
         from tasks.tracking.steps import track  # noqa: PLC0415
 
-        # One step's imports, not five: DVC starts this once per stage.
-        module = importlib.import_module(f"tasks.{step}")
-        with heartbeats.beating(step), track(step, params), unchanged_inputs(step):
-            module.run(params)
+        with heartbeats.beating(step, tracked=True), unchanged_inputs(step):
+            # One step's imports, not five: DVC starts this once per stage.
+            module = importlib.import_module(f"tasks.{step}")
+            with track(step, params):
+                module.run(params)
     except ConfigError as error:
         _say(f"{step}: {error}")
         _tell(step, str(error))

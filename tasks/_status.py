@@ -8,7 +8,6 @@ ovis status --json     # for programs
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,6 @@ from tasks.summary import Summary, as_text, read_summary
 
 #: Between two looks of `--watch`.
 WATCH_SECONDS = 2.0
-#: How MLflow's client is kept from waiting.
-HURRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 CLEAR = "\x1b[2J\x1b[H"
 #: Of the metrics of a step, those that a line has room for.
 MAX_METRICS = 4
@@ -95,7 +92,7 @@ def look() -> Situation:
         one
         for one in found
         if one.state not in ("running", "done")
-        and (one.run_is_open or not any(one.beat_at < later for later in whole))
+        and (one.runs_are_open or not any(one.beat_at < later for later in whole))
     ]
     return Situation(running, ended, summary, no_summary, open_runs)
 
@@ -107,31 +104,23 @@ def close_crashed(found: Sequence[Heartbeat]) -> tuple[list[Heartbeat], str]:
         The heartbeats as they are now, and why runs could not be closed, if they could not.
     """
     gone = [
-        one for one in found if (one.state == "running" or one.run_is_open) and not one.is_alive
+        one for one in found if (one.state == "running" or one.runs_are_open) and not one.is_alive
     ]
-    # A run that another attempt has taken up is that one's to close.
-    taken_up = {one.run_id for one in found if one.state == "running" and one not in gone}
-    to_close = {one.run_id for one in gone if one.run_is_open} - taken_up
-    problem = _close_runs() if to_close else ""
-    left_open = taken_up | (to_close if problem else set())
+    problem = _close_runs() if any(one.runs_are_open for one in gone) else ""
     closed = {
-        one.path: settle(one, run_is_open=one.run_is_open and one.run_id in left_open)
-        for one in gone
+        one.path: settle(one, runs_are_open=one.runs_are_open and bool(problem)) for one in gone
     }
     return [closed.get(one.path, one) for one in found], problem
 
 
 def _close_runs() -> str:
     """Have the tracker close runs of processes that are gone; return why it could not."""
-    # A server that does not answer is asked again by the next look, not seven times by this one.
-    for name, value in HURRY.items():
-        os.environ.setdefault(name, value)
     # Imported here: mlflow takes seconds, which only a crash is worth.
     from tasks.tracking.replay import sync_store  # noqa: PLC0415
 
     try:
         sync_store()
-    except OvisError as error:
+    except (OvisError, OSError) as error:
         return str(error)
     return ""
 

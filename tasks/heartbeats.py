@@ -52,9 +52,8 @@ class Heartbeat(Report):
     progress_at: datetime | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     output: str | None = None
-    run_id: str | None = None
-    """Of the tracker's run that is open for as long as this lives."""
-    run_is_open: bool = False
+    runs_are_open: bool = False
+    """Whether the tracker may have runs that only this process would have closed."""
 
     @property
     def is_alive(self) -> bool:
@@ -96,7 +95,7 @@ class Heart:
     #: The one that beats in this process.
     of_this_process: ClassVar["Heart | None"] = None
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, *, tracked: bool) -> None:
         identity, time_now = process_identity(), now()
         assert identity is not None, "this process is there"
         self._beat = Heartbeat(
@@ -108,6 +107,7 @@ class Heart:
             folder=str(Path.cwd()),
             started_at=time_now,
             beat_at=time_now,
+            runs_are_open=tracked,
         )
         self._news = False
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Heart:
     def end(self, state: State) -> None:
         """Write the last one."""
         self._is_over.set()
-        self.note(state=state, run_is_open=False)
+        self.note(state=state, runs_are_open=False)
         self._write()
 
     def _go_on(self) -> None:
@@ -144,10 +144,15 @@ class Heart:
 
 
 @contextmanager
-def beating(step: str) -> Iterator[None]:
-    """Give signs of life while a step, or a flow, runs."""
+def beating(step: str, *, tracked: bool = False) -> Iterator[None]:
+    """Give signs of life while a step, or a flow, runs.
+
+    Args:
+        step: Its name.
+        tracked: Whether the tracker has runs open meanwhile.
+    """
     _forget_the_ended(step)
-    heart = Heart(step)
+    heart = Heart(step, tracked=tracked)
     Heart.of_this_process, WatchedBar.watcher = heart, note_progress
     heart.start()
     state: State = "failed"
@@ -171,27 +176,21 @@ def note_progress(progress: Progress, metrics: Mapping[str, float] | None = None
         Heart.of_this_process.note(**news)
 
 
-def note_run(run_id: str | None, *, output: Path | None = None) -> None:
-    """Say which run of the tracker is open for this process, and what it will write.
-
-    Args:
-        run_id: None if the tracker has not heard of the run yet.
-        output: None if the process writes several things.
-    """
+def note_output(output: Path) -> None:
+    """Say what the step of this process will write."""
     if Heart.of_this_process is not None:
-        written = None if output is None else str(output)
-        Heart.of_this_process.note(run_id=run_id, run_is_open=True, output=written)
+        Heart.of_this_process.note(output=str(output))
 
 
 def _forget_the_ended(step: str) -> None:
     """Remove what earlier attempts left, unless somebody has yet to look after it."""
     for one in read_heartbeats():
-        if one.step == step and one.state != "running" and not one.run_is_open:
+        if one.step == step and one.state != "running" and not one.runs_are_open:
             one.path.unlink(missing_ok=True)
 
 
-def settle(one: Heartbeat, *, run_is_open: bool) -> Heartbeat:
+def settle(one: Heartbeat, *, runs_are_open: bool) -> Heartbeat:
     """Close the heartbeat of a process that is gone."""
-    settled = one.model_copy(update={"state": "crashed", "run_is_open": run_is_open})
+    settled = one.model_copy(update={"state": "crashed", "runs_are_open": runs_are_open})
     settled.write(settled.path)
     return settled

@@ -66,8 +66,8 @@ def _train(
 
     job_file = RESUME / f"{job.inputs_digest}.job.json"
     job.write(job_file)
+    heartbeats.note_output(job.output)
     with start_or_find_run(job.inputs_digest, params=job.config) as tracked:
-        heartbeats.note_run(tracked.run_id, output=job.output)
         for name, (source, dataset_digest) in datasets.items():
             tracked.log_dataset_digest(name, dataset_digest, source=source)
         until_it_fits(

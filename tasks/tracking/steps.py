@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks import heartbeats
 from tasks._mlflow import MlflowException, explain, store_uri
 from tasks._nodes import this_node
 from tasks.artifacts import (
@@ -74,7 +73,6 @@ def track(step: str, params: Params) -> Iterator[None]:
             digest = hashlib.sha256(f"{pipeline.digest} {step}".encode()).hexdigest()
             own = now.open(digest, name=step, how="same", parent=pipeline, tags={KIND: step})
         now.start(wait_seconds=WAIT_SECONDS if step in NEED_THE_STORE else 0.0)
-        heartbeats.note_run(own.run_id if own else pipeline.run_id)
         for run in (pipeline, own):
             if run:
                 stack.enter_context(closing(run))

@@ -11,7 +11,10 @@ from tests.support.working_tree import WorkingTree, copy_working_tree
 
 @dataclass(frozen=True)
 class FirstRun:
-    """A clone after `dvc repro`, `git commit`, `dvc repro`, and what was seen on the way."""
+    """A clone after `dvc repro`, `git commit`, `dvc repro`, and what was seen on the way.
+
+    As people do, a value was changed for the first run and not committed before it.
+    """
 
     tree: WorkingTree
     output: str
@@ -24,6 +27,7 @@ class FirstRun:
 def first_run(tmp_path_factory):
     """Run the pipeline twice in a clone, with its record committed in between."""
     tree = copy_working_tree(tmp_path_factory.mktemp("pipeline"))
+    tree.change_params(**{"train.weight_decay": 0.01})
     output = tree.run("dvc", "repro").stdout
     tree.commit("the record of the first run")
     second_output = tree.run("dvc", "repro").stdout

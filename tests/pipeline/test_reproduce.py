@@ -21,6 +21,11 @@ def test_the_first_version_is_reproduced_to_the_bit_in_a_tree_of_its_own(settled
         assert "identical: model digest " in done.stdout
         report = json.loads((tree.path / "reports/reproduce.json").read_text(encoding="utf-8"))
         assert report["identical"] is True
+        # The changes that were not committed when it was trained are in the tree of then.
+        assert report["changes"]
+        assert tree.run("git", "rev-parse", "HEAD").stdout.strip() != report["commit"]
+        params = (elsewhere / "params.yaml").read_text(encoding="utf-8")
+        assert "weight_decay: 0.01" in params
         assert report["registered_digest"] == report["reproduced_digest"]
         assert all(file["identical"] for file in report["files"].values())
         assert {"model.safetensors", "config.json", "train_config.json"} <= report["files"].keys()

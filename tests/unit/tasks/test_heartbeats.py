@@ -13,10 +13,10 @@ import pytest
 
 from ovis_model.errors import ConfigError, StageStopped
 from ovis_model.progress import Progress, WatchedBar
-from tasks import _status, heartbeats
+from tasks import heartbeats
 from tasks.artifacts import HEARTBEATS
 from tasks.cli import main
-from tasks.heartbeats import beating, note_progress, note_run, read_heartbeats
+from tasks.heartbeats import beating, note_output, note_progress, read_heartbeats
 
 ROOT = Path(__file__).parents[3]
 WAIT_SECONDS = 60
@@ -62,8 +62,8 @@ def rewrite(one, **changes):
 
 
 def test_a_step_says_where_it_is_how_far_and_what_it_writes(tmp_path):
-    with beating("evaluate"):
-        note_run("r1", output=Path("models/finetuned"))
+    with beating("evaluate", tracked=True):
+        note_output(Path("models/finetuned"))
         note_progress(Progress("tuned", 3, 9, "item"), {"score": 0.5})
         with WatchedBar(total=9, desc="tuned", unit="item", delay=60, initial=3) as bar:
             bar.update()
@@ -71,11 +71,11 @@ def test_a_step_says_where_it_is_how_far_and_what_it_writes(tmp_path):
         one = the_only_one()
         assert (one.step, one.state, one.pid) == ("evaluate", "running", os.getpid())
         assert (one.progress, one.metrics) == ("tuned, item 4 of 9", {"score": 0.5})
-        assert (one.run_id, one.run_is_open, one.output) == ("r1", True, "models/finetuned")
+        assert (one.runs_are_open, one.output) == (True, "models/finetuned")
         assert one.folder == str(tmp_path)
         assert one.is_alive
         assert not one.is_hung
-    assert (the_only_one().state, the_only_one().run_is_open) == ("done", False)
+    assert (the_only_one().state, the_only_one().runs_are_open) == ("done", False)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_ended_badly_is_not_told_any_more_after_a_whole_run(capsys):
 
 def test_outside_of_a_step_nobody_listens():
     note_progress(Progress("", 1, 2, "step"))
-    note_run("r1", output=Path("models"))
+    note_output(Path("models"))
     assert read_heartbeats() == []
 
 
@@ -166,19 +166,3 @@ def test_a_file_that_is_no_heartbeat_is_left_alone(capsys):
     (HEARTBEATS / "train-torn-1.json").write_text('{"step": "tra')
     assert main(["status"]) == 0
     assert capsys.readouterr().out.startswith("nothing is running\n")
-
-
-def test_a_run_that_another_attempt_took_up_stays_open(running):
-    """Otherwise the run of a training that goes on would be marked as killed."""
-    one = the_only_one()
-    rewrite(one, run_id="r1", run_is_open=True)
-    crashed = one.model_copy(
-        update={"pid": 1, "process": one.process.replace(f" {one.pid} ", " 1 ")}
-    ).model_copy(update={"run_id": "r1", "run_is_open": True})
-    crashed.write(crashed.path)
-    found, problem = _status.close_crashed(read_heartbeats())
-    assert problem == ""
-    assert {(one.state, one.run_is_open) for one in found} == {
-        ("running", True),
-        ("crashed", True),
-    }
