@@ -152,6 +152,17 @@ def test_package_markers_hold_a_docstring_and_nothing_else():
         assert all(isinstance(node, ast.Expr) for node in body), path
 
 
+@pytest.mark.parametrize("step", [step for step in DVC if "always_changed" not in DVC[step]])
+def test_an_output_is_in_git_or_in_the_cache(step):
+    """A fresh clone that lacks one runs the stage again, be it a whole training."""
+    listed = [one for kind in ("outs", "metrics", "plots") for one in DVC[step].get(kind, ())]
+    settings = [next(iter(one.items())) for one in listed if isinstance(one, dict)]
+    uncached = [name for name, setting in settings if setting.get("cache") is False]
+    command = ["git", "check-ignore", *uncached]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (uncached != [], ignored.stdout) == (True, "")
+
+
 def test_every_out_belongs_to_one_stage():
     outs = [
         next(iter(out)) if isinstance(out, dict) else out
