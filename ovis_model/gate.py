@@ -91,7 +91,7 @@ class GateReport(Report):
         rules: By which it was judged.
         answers: The sha256 of what each model answered, by its role.
         objections: What speaks against a promotion; none means that the gate lets it pass.
-        base: Candidate against base model; `champion` in it is the base.
+        base: Candidate against base model; `champion` in it is the base, `flips` are left out.
         champion: Candidate against champion; None if there was none.
         tokens: By benchmark; empty if there was no champion.
     """
@@ -161,7 +161,7 @@ def decide(answers: Answers, gate: GateConfig) -> GateReport:
         ConfigError: If the rules name a benchmark that was not run.
     """
     refuse_unknown_names(gate, answers.candidate)
-    base = compare(answers.candidate, answers.base, gate.against_base)
+    base = _without_flips(compare(answers.candidate, answers.base, gate.against_base))
     rival = answers.champion
     champion, tokens = None, {}
     if rival is not None:
@@ -182,6 +182,14 @@ def decide(answers: Answers, gate: GateConfig) -> GateReport:
         champion=champion,
         tokens=tokens,
     )
+
+
+def _without_flips(comparison: Comparison) -> Comparison:
+    """Leave out which questions changed: against the base nearly all may, and git has the file."""
+    benchmarks = {
+        name: one.model_copy(update={"flips": ()}) for name, one in comparison.benchmarks.items()
+    }
+    return comparison.model_copy(update={"benchmarks": benchmarks})
 
 
 def _judge_alone(found: Comparison, gate: GateConfig) -> Iterator[str]:

@@ -276,6 +276,7 @@ def test_the_judgement_survives_its_file_and_is_told_side_by_side(tmp_path):
     found = judged(answers({"x": 60, "y": 20}, {"x": 50, "y": 30}))
     found.write(tmp_path / "gate.json")
     assert GateReport.read(tmp_path / "gate.json") == found
+    assert [len(one.benchmarks["x"].flips) for one in (found.base, found.champion)] == [0, 20]
     table = found.to_table().splitlines()
     assert table[1].split()[:7] == ["x", "10.0", "%", "50.0", "%", "60.0", "%"]
     assert table[1].endswith("+50.0 (+43.1 to +56.9), +10.0 (+6.6 to +14.9)")
