@@ -17,7 +17,7 @@ from ovis_model.errors import StageError, StageStopped
 from ovis_model.training import exit_codes
 from tasks import _processes
 from tasks._nodes import LOOPBACK, Node
-from tasks.masking import masked
+from tasks.masking import masked_bytes
 
 #: How long a trainer whose parent was killed may take to end before we give up on its lock.
 LOCK_SECONDS = 45.0
@@ -150,8 +150,7 @@ class Screen:
 
     @staticmethod
     def _write(output: bytes) -> None:
-        text = masked(output.decode(errors="surrogateescape"))
-        sys.stdout.buffer.write(text.encode(errors="surrogateescape"))
+        sys.stdout.buffer.write(masked_bytes(output))
         sys.stdout.buffer.flush()
 
     def explain(self, error: StageError) -> StageError:

@@ -87,6 +87,11 @@ def masked(text: str) -> str:
     return text
 
 
+def masked_bytes(output: bytes) -> bytes:
+    """Return output without the secrets in it; what is no text stays as it is."""
+    return masked(output.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
 def is_secret(name: str, value: str) -> bool:
     """Tell whether a setting is a secret by its name or by the form of its value.
 
