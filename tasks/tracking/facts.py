@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ovis_model.reports import sha256_of_file
 from tasks.artifacts import TRIGGER_VARIABLE
+from tasks.masking import masked_bytes
 
 #: `digest_of_patch` of `git diff HEAD --binary`, where tracked files differ from the commit; the
 #: difference itself is the run's file `GIT_DIFF_PATCH`.
@@ -37,8 +38,11 @@ def git_tags() -> dict[str, str]:
 
 
 def git_difference() -> bytes:
-    """Return what tracked files have that the commit has not, as `git apply` takes it."""
-    return _git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color") or b""
+    """Return what tracked files have that the commit has not, as `git apply` takes it.
+
+    Secrets in it are masked: it is kept where others may read it.
+    """
+    return masked_bytes(_git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color") or b"")
 
 
 def digest_of_patch(patch: bytes) -> str:

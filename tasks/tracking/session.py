@@ -20,7 +20,7 @@ from tasks._mlflow import (
     store_uri,
 )
 from tasks._process_identity import process_identity
-from tasks.masking import masked
+from tasks.masking import masked, masked_value
 from tasks.tracking.delivery import Delivery
 from tasks.tracking.facts import PROCESS, environment_tags, git_tags
 from tasks.tracking.limits import MAX_PARAM, flatten
@@ -77,7 +77,7 @@ class Session:
                 "name": name,
                 "how": how,
                 "parent": parent.digest if parent else None,
-                "tags": {**facts, **(tags or {})},
+                "tags": _masked({**facts, **(tags or {})}),
                 "key": uuid.uuid4().hex,
                 "store": masked(store_uri()),
             }
@@ -184,7 +184,7 @@ class RunLogger:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log settings; of one that is too long the whole is in the file settings.json."""
-        flat = {key: masked(text) for key, text in flatten(params).items()}
+        flat = {key: masked_value(key, text) for key, text in flatten(params).items()}
         self._say("params", params=flat)
         if any(len(text) > MAX_PARAM for text in flat.values()):
             self.log_text(json.dumps(flat, indent=2) + "\n", SETTINGS)
@@ -207,7 +207,7 @@ class RunLogger:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set or replace tags."""
-        self._say("tags", tags=dict(tags))
+        self._say("tags", tags=_masked(tags))
 
     def link(self, tag: str, to: "RunLogger") -> None:
         """Let a tag hold the id of another run."""
@@ -216,6 +216,10 @@ class RunLogger:
     def close(self, status: str) -> None:
         """Say how it ended: FINISHED, FAILED or KILLED."""
         self._say("close", status=status)
+
+
+def _masked(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: masked(value) for name, value in tags.items()}
 
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)

@@ -160,7 +160,8 @@ def test_training_in_two_processes_reports_metrics_while_it_runs(tmp_path, monke
     program.write_text(
         "import json, os, sys\n"
         "job = json.load(open(sys.argv[1]))\n"
-        "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n"
+        # In one piece, or the two would mix where PYTHONUNBUFFERED is set.
+        "print(f\"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\", flush=True)\n"
         "if os.environ['RANK'] == '0':\n"
         "    with open(job['metrics_log'], 'a') as log:\n"
         "        for step in (1, 2): log.write(json.dumps({'step': step, 'loss': 0.5}) + '\\n')\n",

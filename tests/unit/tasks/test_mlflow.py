@@ -138,7 +138,7 @@ def test_the_commit_and_whether_files_differ_from_it_are_on_the_run(digest, tmp_
     git("init", "-q")
     git("add", "file")
     git("commit", "-q", "-m", "first")
-    (tmp_path / "file").write_text("b", encoding="utf-8")
+    (tmp_path / "file").write_text("b of hf_" + 34 * "x", encoding="utf-8")
     with start_or_find_run(digest) as run:
         pass
     tags = read(run.run_id).data.tags
@@ -148,7 +148,17 @@ def test_the_commit_and_whether_files_differ_from_it_are_on_the_run(digest, tmp_
     assert tags["ovis.git_diff"] == digest_of_patch(patch.read_bytes())
     git("checkout", "file")
     git("apply", str(patch))
-    assert (tmp_path / "file").read_text(encoding="utf-8") == "b"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "b of ***"
+
+
+def test_parameters_and_tags_hold_no_secret(digest, monkeypatch):
+    monkeypatch.setenv("DEMO_TOKEN", "sw0rdfish")
+    params = {"raw": "s3://me:pa55word@bucket/raw", "hub": {"hub_token": "open sesame"}}
+    with start_or_find_run(digest, params=params) as run:
+        run.set_tags({"why": "because of sw0rdfish"})
+    data = read(run.run_id).data
+    assert data.params == {"raw": "s3://***@bucket/raw", "hub.hub_token": "***"}
+    assert data.tags["why"] == "because of ***"
 
 
 def test_an_evaluation_lands_on_the_run_of_its_training(digest, tmp_path):
