@@ -4,9 +4,10 @@ The flow pauses, and Prefect's page of the run shows a form.  Whoever types `ovi
 `ovis reject` meanwhile has decided as well: what waits is the version, not the flow.
 """
 
-from prefect import get_run_logger, pause_flow_run
+from prefect import get_client, get_run_logger, pause_flow_run, runtime
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
+from prefect.states import Running
 from pydantic import Field
 
 from ovis_model import promotion
@@ -52,6 +53,9 @@ def ask(version: int, summary: str) -> str:
         )
     except FlowPauseTimeout:
         answer = Answer(approve=False, name="nobody", reason=f"no answer within {hours:g} hours")
+        # A flow that is paused cannot end well, and one whose time is up cannot be resumed.
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(runtime.flow_run.id, Running(), force=True)
     said = decide(version, answer)
     get_run_logger().info(said)
     return said
