@@ -74,6 +74,7 @@ class Record:
         patch: Those changes; None if they are not on record.
         files: sha256 of its files by name; empty if not on record.
         training: Its train report; empty if not on record.
+        tags: Of its run; they tell of interpreter, packages and machine, too.
     """
 
     version: int
@@ -85,6 +86,7 @@ class Record:
     patch: bytes | None
     files: Mapping[str, str]
     training: Mapping[str, Any]
+    tags: Mapping[str, str]
 
 
 def add_parser(commands: Any) -> None:
@@ -124,9 +126,9 @@ def reproduce(options: argparse.Namespace) -> int:
     tree = make_past_tree(folder, commit=record.commit, patch=patch, log=Terminal())
     tree.restore_data()
     check_inputs(record, tree.ask_inputs())
-    environment = describe_packages(tree.path / LOCK_FILE)
+    environment = describe_packages(tree.path / LOCK_FILE) | describe_machine(record)
     for what, (then, now) in environment.items():
-        sys.stdout.write(f"warning: {what}: {then} in the lock file of then, {now} here\n")
+        sys.stdout.write(f"warning: {what}: {then} then, {now} here\n")
     tree.train()
     report = compare(name, record, tree, environment, changes=record.changes if patch else None)
     report.write(REPRODUCE_REPORT)
@@ -174,6 +176,7 @@ def read_record(registry: "MlflowRegistry", version: int) -> Record:
         # The run may have been repeated with another result: then these are not its files.
         files=manifest if digest_of(manifest) == tags[MODEL_DIGEST] else {},
         training=json.loads(registry.file_of_run(version, TRAIN_REPORT.name) or b"{}"),
+        tags=run.data.tags,
     )
 
 
@@ -229,11 +232,23 @@ def describe_packages(lock: Path) -> dict[str, tuple[str, str]]:
     return other_versions(lock)
 
 
+def describe_machine(record: Record) -> dict[str, tuple[str, str]]:
+    """Return what of interpreter, packages and machine was another than it is here."""
+    from tasks.tracking.facts import LOCKS, environment_tags  # noqa: PLC0415
+
+    here = environment_tags()
+    return {
+        name.removeprefix("ovis."): (then, here[name])
+        for name, then in record.tags.items()
+        if name in here and name not in LOCKS and then != here[name]
+    }
+
+
 def compare(
     name: str,
     record: Record,
     tree: "PastTree",
-    packages: Mapping[str, tuple[str, str]],
+    surroundings: Mapping[str, tuple[str, str]],
     *,
     changes: str | None,
 ) -> ReproduceReport:
@@ -253,7 +268,7 @@ def compare(
         files = files or compare_files(read_json(registered / MANIFEST)["files"], found)
         files = measure_differences(files, registered, reproduced)
     now = read_json(tree.path / TRAIN_REPORT)
-    surroundings = {
+    execution = {
         what: (str(record.training[what]), str(now.get(what)))
         for what in SURROUNDINGS
         if what in record.training and record.training[what] != now.get(what)
@@ -268,7 +283,7 @@ def compare(
         reproduced_digest=digest_of(found),
         identical=digest_of(found) == record.model_digest,
         files=files,
-        environment={**packages, **surroundings},
+        environment={**surroundings, **execution},
     )
 
 

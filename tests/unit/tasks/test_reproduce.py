@@ -19,10 +19,11 @@ from tasks._reproduce import (
     changes_of,
     check_inputs,
     compare,
+    describe_machine,
     describe_packages,
 )
 from tasks.artifacts import MODEL
-from tasks.tracking.facts import digest_of_patch
+from tasks.tracking.facts import digest_of_patch, environment_tags
 from tests.support.registry import write_model
 
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -40,6 +41,7 @@ def record(**facts):
         "patch": None,
         "files": {},
         "training": {},
+        "tags": {},
     }
     return Record(**known | facts)
 
@@ -92,6 +94,12 @@ def test_other_settings_are_named_when_the_data_are_equal():
 def test_packages_of_a_commit_without_a_lock_file_are_unknown(tmp_path):
     lock = tmp_path / "requirements.lock"
     assert describe_packages(lock) == {"requirements.lock": ("not committed", "unknown")}
+
+
+def test_what_was_another_on_the_machine_of_then_is_told_but_not_what_is_computed_from():
+    here = environment_tags()
+    then = {**here, "ovis.python": "3.9.1", "ovis.requirements_lock": "0" * 64, "ovis.old": "x"}
+    assert describe_machine(record(tags=then)) == {"python": ("3.9.1", here["ovis.python"])}
 
 
 # ---- the tree -------------------------------------------------------------------------------
