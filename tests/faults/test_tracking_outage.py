@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tasks.tracking import session, steps
 from tasks.tracking.replay import sync_store
 from tasks.tracking.runs import log_results, start_or_find_run
 from tasks.tracking.spool import SPOOL, left_behind
+from tests.support.stores import serving
 from tests.support.unreliable_network import (
     FAILING,
     LOSING,
@@ -37,34 +37,17 @@ def wait_until(condition, what):
         time.sleep(0.1)
 
 
-def answers(port):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The port of a real MLflow server."""
     folder = tmp_path_factory.mktemp("server")
     port = free_port()
-    command = [Path(sys.executable).parent / "mlflow", "server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True
-        )
-    try:
-        wait_until(lambda: answers(port) or process.poll() is not None, "the server")
-        assert process.poll() is None, (folder / "log").read_text()
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with serving(command, folder / "log", f"http://127.0.0.1:{port}/health", **quiet):
         yield port
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
 
 
 @pytest.fixture
