@@ -136,6 +136,12 @@ def prefect(first_run):
     assert not tree.egress_log.exists(), tree.egress_log.read_text()
 
 
+@pytest.fixture(autouse=True)
+def as_committed(prefect):
+    """Take back what the test before changed, whichever it was."""
+    prefect.tree.run("git", "checkout", "--quiet", "--force", "main")
+
+
 def test_a_run_is_picked_up_asks_a_person_and_promotes_on_their_word(prefect):
     tree = prefect.tree
     # The version is to be judged anew, with nobody in its place, and a person to be asked.
