@@ -133,7 +133,7 @@ class WorkingTree:
             target = params
             for section in sections:
                 target = target[section]
-            target[key] = {**target[key], **value} if isinstance(value, dict) else value
+            target[key] = {**target.get(key, {}), **value} if isinstance(value, dict) else value
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def commit(self, message):
@@ -164,8 +164,8 @@ def stages_that_ran(output):
     return re.findall(r"Running stage '(\w+)':", output)
 
 
-def copy_working_tree(folder):
-    """Copy what git has or would add, and commit it there, with a small sample to run on."""
+def copy_working_tree(folder, *, small=True):
+    """Copy what git has or would add, and commit it there, with a small sample to run on if asked."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tree = WorkingTree(folder / "clone")
@@ -174,9 +174,10 @@ def copy_working_tree(folder):
         if (ROOT / name).is_file():
             (tree.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree.path / name)
-    for place, values in SMALL_SAMPLE.items():
-        tree.change_params("data/sample/params.yaml", **{place: values})
-    tree.change_params(**SMALL_RUN)
+    if small:
+        for place, values in SMALL_SAMPLE.items():
+            tree.change_params("data/sample/params.yaml", **{place: values})
+        tree.change_params(**SMALL_RUN)
     tree.run("git", "init", "--quiet", "--initial-branch=main")
     tree.commit("the project as it is")
     return tree
