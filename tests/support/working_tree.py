@@ -165,7 +165,12 @@ def stages_that_ran(output):
 
 
 def copy_working_tree(folder, *, small=True):
-    """Copy what git has or would add, and commit it there, with a small sample to run on if asked."""
+    """Copy what git has or would add, and commit it there.
+
+    Args:
+        folder: Where the tree is made.
+        small: Whether the sample and the run on it are small, too.
+    """
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     tree = WorkingTree(folder / "clone")
