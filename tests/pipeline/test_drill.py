@@ -72,7 +72,7 @@ def flow_runs_that_ended(tree):
 def arrive(tree, records):
     """Put annotations in place as a careful sender does: whole, under their name at the end."""
     partial = tree.path / "data/raw/annotations.json.partial"
-    partial.write_text(json.dumps(records), encoding="utf-8")
+    partial.write_text(json.dumps({"conversations": records}), encoding="utf-8")
     partial.rename(partial.with_suffix(""))
 
 
@@ -109,7 +109,7 @@ def have_data_of_ones_own(tree):
     tree.change_params(**{"validate.raw_data": "data/raw"})
     watching = {"new_data": True, "look_every_minutes": 1, "stable_minutes": 0}
     tree.change_params("operations.yaml", triggers=watching)
-    return json.loads((raw / "annotations.json").read_text(encoding="utf-8"))
+    return json.loads((raw / "annotations.json").read_text(encoding="utf-8"))["conversations"]
 
 
 def first_version(tree, records, diary):
