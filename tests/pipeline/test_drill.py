@@ -81,6 +81,7 @@ def ovis(tree, *arguments, check=True):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * WAIT_SECONDS)
 def test_new_data_win_a_bad_candidate_does_not_and_a_rollback_takes_it_back(tmp_path):
     tree = copy_working_tree(tmp_path, small=False)
     diary = Diary(tmp_path / "drill.txt")
