@@ -13,8 +13,8 @@ from pydantic import Field
 from ovis_model import promotion
 from ovis_model.errors import ConfigError
 from ovis_model.registry import APPROVAL, WAITING
-from tasks import _promotions
 from tasks._announcements import announce_move
+from tasks.commands import promotions
 from tasks.operations import Operations
 
 #: Between looks at whether somebody has answered.
@@ -68,7 +68,7 @@ def decide(version: int, answer: Answer) -> str:
         ConfigError: If the answer has no reason.
         PromotionError: If the version may not become champion any more.
     """
-    registry, files = _promotions.open_registry()
+    registry, files = promotions.open_registry()
     state = registry.tags_of(version).get(APPROVAL)
     if state != WAITING:
         return f"version {version} is {state} already; `ovis promotions` says by whom"

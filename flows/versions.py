@@ -8,7 +8,7 @@ from flows.failures import tell_failure
 from ovis_model import promotion
 from tasks import environment
 from tasks._announcements import announce_move
-from tasks._promotions import open_registry, tell, tell_promotion
+from tasks.commands.promotions import open_registry, tell, tell_promotion
 from tasks.evaluate_version import evaluate_version
 
 

@@ -15,8 +15,8 @@ from flows.triggers import Look, Memory, look_at_data, look_at_drift, rememberin
 from ovis_model.errors import OvisError, PromotionError
 from tasks import environment
 from tasks._data_version import data_version, learned_version, unchanged
-from tasks._drift import check
 from tasks.artifacts import DRIFT_OF_RAW
+from tasks.commands.drift import check
 from tasks.operations import Operations, TriggersConfig
 from tasks.params import Params
 

@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovis_model.errors import ConfigError, OvisError
-from tasks import (
-    _compare,
-    _data,
-    _doctor,
-    _drift,
-    _eval,
-    _forget,
-    _gc,
-    _infer,
-    _lineage,
-    _notify,
-    _plan,
-    _promotions,
-    _reproduce,
-    _status,
-    _sync,
-    environment,
-)
+from tasks import environment
 from tasks._nodes import LOOPBACK
+from tasks.commands import (
+    compare,
+    data,
+    doctor,
+    drift,
+    evaluations,
+    forget,
+    gc,
+    infer,
+    lineage,
+    notify,
+    plan,
+    promotions,
+    reproduce,
+    status,
+    sync,
+)
 from tasks.masking import mask_tracebacks, masked
 
 if TYPE_CHECKING:
@@ -40,25 +40,25 @@ def main(arguments: list[str] | None = None) -> int:
     mask_tracebacks()
     commands: dict[str, Callable[[], int | None]] = {
         "ui": lambda: show_ui(options.port),
-        "infer": lambda: _infer.infer(options),
-        "data": lambda: _data.data(options),
-        "plan": lambda: _plan.plan(options),
-        "eval": lambda: _eval.evaluate(options),
-        "compare": lambda: _compare.compare_runs(options),
-        "promote": lambda: _promotions.promote(options),
-        "approve": lambda: _promotions.approve(options),
-        "reject": lambda: _promotions.reject(options),
-        "rollback": lambda: _promotions.rollback(options),
-        "promotions": lambda: _promotions.promotions(options),
-        "lineage": lambda: _lineage.lineage(options),
-        "drift": lambda: _drift.drift(options),
-        "reproduce": lambda: _reproduce.reproduce(options),
-        "forget": lambda: _forget.forget(options),
-        "gc": lambda: _gc.collect(options),
-        "notify": lambda: _notify.try_out(options),
-        "doctor": lambda: _doctor.doctor(options),
-        "status": lambda: _status.status(options),
-        "sync": lambda: _sync.sync(options),
+        "infer": lambda: infer.infer(options),
+        "data": lambda: data.data(options),
+        "plan": lambda: plan.plan(options),
+        "eval": lambda: evaluations.evaluate(options),
+        "compare": lambda: compare.compare_runs(options),
+        "promote": lambda: promotions.promote(options),
+        "approve": lambda: promotions.approve(options),
+        "reject": lambda: promotions.reject(options),
+        "rollback": lambda: promotions.rollback(options),
+        "promotions": lambda: promotions.promotions(options),
+        "lineage": lambda: lineage.lineage(options),
+        "drift": lambda: drift.drift(options),
+        "reproduce": lambda: reproduce.reproduce(options),
+        "forget": lambda: forget.forget(options),
+        "gc": lambda: gc.collect(options),
+        "notify": lambda: notify.try_out(options),
+        "doctor": lambda: doctor.doctor(options),
+        "status": lambda: status.status(options),
+        "sync": lambda: sync.sync(options),
     }
     try:
         code = commands[options.command]()
@@ -74,23 +74,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ovis", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    _status.add_parser(commands)
-    _doctor.add_parser(commands)
+    status.add_parser(commands)
+    doctor.add_parser(commands)
     ui = commands.add_parser("ui", help="MLflow's pages, for this machine only")
     ui.add_argument("--port", type=int, default=5000, help="TCP port (default: %(default)s)")
-    _infer.add_parser(commands)
-    _data.add_parser(commands)
-    _plan.add_parser(commands)
-    _compare.add_parser(commands)
-    _eval.add_parser(commands)
-    _promotions.add_parsers(commands)
-    _lineage.add_parser(commands)
-    _drift.add_parser(commands)
-    _reproduce.add_parser(commands)
-    _forget.add_parser(commands)
-    _gc.add_parser(commands)
-    _notify.add_parser(commands)
-    _sync.add_parser(commands)
+    infer.add_parser(commands)
+    data.add_parser(commands)
+    plan.add_parser(commands)
+    compare.add_parser(commands)
+    evaluations.add_parser(commands)
+    promotions.add_parsers(commands)
+    lineage.add_parser(commands)
+    drift.add_parser(commands)
+    reproduce.add_parser(commands)
+    forget.add_parser(commands)
+    gc.add_parser(commands)
+    notify.add_parser(commands)
+    sync.add_parser(commands)
     return parser
 
 

@@ -9,8 +9,8 @@ from ovis_model.errors import PromotionError
 from ovis_model.evaluation.run_summary import RunSummary
 from tasks import _processes
 from tasks._dvc import Lines
-from tasks._eval import RUNS, SUMMARY
-from tasks._promotions import open_registry
+from tasks.commands.evaluations import RUNS, SUMMARY
+from tasks.commands.promotions import open_registry
 from tasks.masking import masked
 from tasks.operations import Operations
 

@@ -32,7 +32,8 @@ from tasks.retries import RETRY
 def run(params: Params) -> None:
     """The step itself; DVC runs it as `python -m tasks register`."""
     # Imported here: mlflow takes seconds, which the flow that imports this file need not wait.
-    from tasks import _announcements, _drift, _lineage, _registry  # noqa: PLC0415
+    from tasks import _announcements, _registry  # noqa: PLC0415
+    from tasks.commands import drift, lineage  # noqa: PLC0415
     from tasks.tracking.runs import log_results  # noqa: PLC0415
 
     config = params.register_
@@ -53,8 +54,8 @@ def run(params: Params) -> None:
     )
     if registry.tags_of(report.version)[EVIDENCE] == sha256_of_file(GATE_REPORT):
         registry.keep_file(report.version, GATE_REPORT)
-    _lineage.keep_sample_list(registry, report.version, EXTRACTED)
-    _drift.keep_profile(registry, report.version, EXTRACTED)
+    lineage.keep_sample_list(registry, report.version, EXTRACTED)
+    drift.keep_profile(registry, report.version, EXTRACTED)
     report.write(REGISTER_REPORT)
     _announcements.announce_verdict(registry, report)
 

@@ -17,13 +17,12 @@ def status(tree, *stages):
     return json.loads(tree.run("dvc", "status", "--json", *stages).stdout)
 
 
-def test_a_fresh_clone_runs_every_step_in_order(first_run):
-    tree = first_run.tree
+def test_a_fresh_clone_runs_every_step_in_order(first_run, settled_tree):
     assert stages_that_ran(first_run.output) == list(STEPS)
     for step in STEPS:
-        assert (tree.path / f"reports/{step}.json").is_file()
-    assert (tree.path / "reports/evaluate.html").is_file()
-    assert (tree.path / "models/finetuned/model.safetensors").is_file()
+        assert (settled_tree.path / f"reports/{step}.json").is_file()
+    assert (settled_tree.path / "reports/evaluate.html").is_file()
+    assert (settled_tree.path / "models/finetuned/model.safetensors").is_file()
 
 
 def test_nothing_leaves_this_machine_while_the_pipeline_runs(first_run):

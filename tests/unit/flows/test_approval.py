@@ -43,7 +43,7 @@ def registry(tmp_path, monkeypatch):
     shutil.move(folder, files / digest)
     tags = {MODEL_DIGEST: digest, VERDICT: "passed", JUDGED_AGAINST: "0", VERDICT_KEY: "key"}
     registry.add_version(files / digest, {**tags, APPROVAL: WAITING})
-    monkeypatch.setattr(approval._promotions, "open_registry", lambda: (registry, files))
+    monkeypatch.setattr(approval.promotions, "open_registry", lambda: (registry, files))
     return registry
 
 

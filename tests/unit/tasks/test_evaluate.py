@@ -11,7 +11,7 @@ from PIL import Image
 from ovis_model.errors import CheckpointError, ConfigError
 from ovis_model.evaluation.scores import EvaluationReport
 from ovis_model.model_folder import read_inputs_digest
-from tasks import _eval, evaluate
+from tasks import evaluate
 from tasks._mlflow import find_run_id, setup
 from tasks._registry import MlflowRegistry
 from tasks.artifacts import (
@@ -24,6 +24,7 @@ from tasks.artifacts import (
     PARAMS,
     PREDICTIONS,
 )
+from tasks.commands import evaluations
 from tasks.params import Params
 from tests.support.raw_data import sample
 from tests.support.tiny_model import build_tiny_checkpoint
@@ -91,12 +92,12 @@ def test_the_champion_of_the_registry_is_asked_if_its_files_are_here(world, monk
     registry.move_alias("champion", int(made.version))
     found = evaluate.find_models(Params.read())
     assert found.champion == kept
-    assert _eval.find_model("champion", PARAMS) == kept
+    assert evaluations.find_model("champion", PARAMS) == kept
     with pytest.raises(ConfigError, match="no version of ovis2_5 is the previous"):
-        _eval.find_model("previous", PARAMS)
+        evaluations.find_model("previous", PARAMS)
     shutil.rmtree(kept)
     with pytest.raises(ConfigError, match="the files of ovis2_5 version 1 are not in"):
-        _eval.find_model("champion", PARAMS)
+        evaluations.find_model("champion", PARAMS)
     found = evaluate.find_models(Params.read())
     assert found.champion is None
     assert found.champion_note == f"the files of version 1 are not in {kept}"

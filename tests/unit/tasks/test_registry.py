@@ -22,11 +22,11 @@ from ovis_model.registry import (
 )
 from ovis_model.reports import sha256_of_file
 from tasks._account import account
-from tasks._lineage import keep_sample_list
 from tasks._mlflow import run_of
 from tasks._registry import MlflowRegistry
 from tasks.artifacts import KEPT_MODELS, NOTIFICATIONS
 from tasks.cli import main
+from tasks.commands.lineage import keep_sample_list
 from tests.support.registry import write_model
 from tests.support.training_world import text_sample, write_extracted
 

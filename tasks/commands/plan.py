@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ovis_model.config import FrameSampling
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.train_config import TrainConfig
-from tasks import _plan_text
 from tasks.artifacts import DEEPSPEED_CONFIGS, EXTRACTED, PARAMS, VALIDATED
+from tasks.commands import plan_text
 from tasks.params import Params
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plan(options: argparse.Namespace) -> None:
             continue
         if params.train.stages:
             sys.stdout.write(f"stage {number} of {len(plans)}: {changes}\n\n")
-        sys.stdout.write(_plan_text.as_text(found))
+        sys.stdout.write(plan_text.as_text(found))
 
 
 def _measure(params: Params, config: TrainConfig, given: Path | None) -> "MeasuredData | None":

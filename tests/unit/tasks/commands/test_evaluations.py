@@ -18,7 +18,7 @@ from tasks.cli import main
 from tests.support.stub_server import serving
 from tests.support.tiny_model import build_tiny_checkpoint
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SECTIONS = {
     "validate": {"raw_data": "raw"},
     "extract": {},

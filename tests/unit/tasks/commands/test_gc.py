@@ -7,8 +7,8 @@ import time
 import pytest
 
 from ovis_model.registry import CHAMPION, MODEL_DIGEST
-from tasks._gc import DVC_HINT, freed_by, sweep
 from tasks.artifacts import EVALUATE_RESUME, KEPT_MODELS, RESUME
+from tasks.commands.gc import DVC_HINT, freed_by, sweep
 from tests.support.registry import MemoryRegistry
 
 FILES = KEPT_MODELS / "digits"

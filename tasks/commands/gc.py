@@ -19,8 +19,8 @@ from typing import Any
 from ovis_model import promotion
 from ovis_model.registry import Registry
 from ovis_model.retention import kept_versions, surplus_folders
-from tasks._promotions import open_registry
 from tasks.artifacts import EVALUATE_RESUME, RESUME
+from tasks.commands.promotions import open_registry
 from tasks.params import Params
 
 DAY = 24 * 3600

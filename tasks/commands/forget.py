@@ -16,7 +16,7 @@ from typing import Any
 from ovis_model.errors import ConfigError, DataError
 from ovis_model.reports import sha256_of_file
 from tasks._account import account
-from tasks._lineage import describe_sample
+from tasks.commands.lineage import describe_sample
 from tasks.params import Params
 
 #: Beside the annotations: what was taken out of them, without saying what it was.

@@ -11,7 +11,8 @@ from ovis_model.errors import ConfigError, DataError
 from ovis_model.model_comparison import FileComparison
 from ovis_model.model_folder import listed_digest
 from tasks._past_tree import PastTree, make_past_tree
-from tasks._reproduce import (
+from tasks.artifacts import MODEL
+from tasks.commands.reproduce import (
     Record,
     ReproduceReport,
     Terminal,
@@ -22,7 +23,6 @@ from tasks._reproduce import (
     describe_machine,
     describe_packages,
 )
-from tasks.artifacts import MODEL
 from tasks.tracking.facts import digest_of_patch, environment_tags
 from tests.support.registry import write_model
 

@@ -15,7 +15,7 @@ from tasks.cli import main
 from tests.support.raw_data import sample, write_annotations, write_every_kind, write_picture
 from tests.support.tiny_model import TINY_PIXELS, build_tiny_checkpoint
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from flows.watch import look_for_drift
 from ovis_model.errors import DataError
 from ovis_model.registry import DATA_DIGEST, DRIFT_PROFILE, INPUTS_DIGEST, MODEL_DIGEST
 from ovis_model.reports import sha256_of_file
-from tasks import _drift
 from tasks._mlflow import run_of
 from tasks._registry import MlflowRegistry
 from tasks.artifacts import (
@@ -26,6 +25,7 @@ from tasks.artifacts import (
     TRIGGERS,
 )
 from tasks.cli import main
+from tasks.commands import drift
 from tasks.operations import TriggersConfig
 from tests.support.drifting import draw_samples
 from tests.support.raw_data import write_annotations
@@ -53,7 +53,7 @@ def home(tmp_path_factory):
             registry._client.create_model_version("ovis2_5", "s3://m", tags=tags, run_id=run)
         registry.set_tags(1, {DATA_DIGEST: sha256_of_file(EXTRACTED / "manifest.json")})
         registry.move_alias("champion", 1)
-        _drift.keep_profile(registry, 1, EXTRACTED)
+        drift.keep_profile(registry, 1, EXTRACTED)
     return folder
 
 
@@ -108,11 +108,11 @@ def test_drift_is_told_to_who_asks_and_once_to_everybody(tmp_path, capsys):
 
 def test_equal_data_has_an_equal_digest_and_changed_pictures_another(tmp_path):
     new = write_data(tmp_path / "new", seed=1)
-    digest = _drift.check(new).digest
-    assert _drift.check(new).digest == digest
+    digest = drift.check(new).digest
+    assert drift.check(new).digest == digest
     for path in new.glob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    assert _drift.check(new).digest != digest
+    assert drift.check(new).digest != digest
 
 
 def test_too_few_samples_have_an_exit_code_of_their_own(tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_annotations_are_compared_with_other_data_and_with_a_profile(tmp_path, c
     elsewhere = tmp_path / "annotations.jsonl"
     (new / "all.jsonl").rename(elsewhere)
     profile = tmp_path / "profile.json"
-    _drift.profile_of(EXTRACTED).write_compact(profile)
+    drift.profile_of(EXTRACTED).write_compact(profile)
     arguments = ["--media", str(new), "--json", str(tmp_path / "d.json")]
     arguments += ["--html", str(tmp_path / "d.html")]
     reports = []
@@ -146,7 +146,7 @@ def test_annotations_are_compared_with_other_data_and_with_a_profile(tmp_path, c
 def test_records_that_are_no_samples_are_counted(tmp_path, caplog):
     path = tmp_path / "all.jsonl"
     path.write_text('{"id": "a", "conversations": [{"from": "human", "value": "?"}]}\n{"id": 1}\n')
-    assert _drift.profile_of(path).num_samples == 1
+    assert drift.profile_of(path).num_samples == 1
     assert "1 record(s) are no samples and were not measured" in caplog.text
 
 
@@ -158,7 +158,7 @@ def test_raw_data_are_read_as_params_yaml_says(tmp_path):
     values["validate"] |= {"annotations": "mine.jsonl"}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     try:
-        assert _drift.profile_of(tmp_path).num_samples == NUM_SAMPLES
+        assert drift.profile_of(tmp_path).num_samples == NUM_SAMPLES
     finally:
         Path("params.yaml").write_text(params)
 
@@ -174,7 +174,7 @@ def test_validated_data_finds_its_pictures_in_the_raw_data(tmp_path):
     values["validate"] |= {"raw_data": str(raw)}
     Path("params.yaml").write_text(yaml.safe_dump(values))
     try:
-        assert _drift.profile_of(validated).num_unreadable == 0
+        assert drift.profile_of(validated).num_unreadable == 0
     finally:
         Path("params.yaml").write_text(params)
 
@@ -262,9 +262,9 @@ def test_data_that_cannot_be_measured_is_an_error_once(tmp_path):
 def test_a_profile_is_kept_once_and_only_with_the_version_of_that_data(home):
     registry = MlflowRegistry("ovis2_5")
     before = registry.tags_of(1)
-    _drift.keep_profile(registry, 1, EXTRACTED)
+    drift.keep_profile(registry, 1, EXTRACTED)
     assert registry.tags_of(1) == before
-    _drift.keep_profile(registry, 2, EXTRACTED)
+    drift.keep_profile(registry, 2, EXTRACTED)
     assert DRIFT_PROFILE not in registry.tags_of(2)
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovis_model.errors import ConfigError, DataError, OvisError
 from ovis_model.reports import sha256_of_file
-from tasks import _data_text
 from tasks.artifacts import EXTRACTED, VALIDATED
+from tasks.commands import data_text
 from tasks.params import Params
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _report_bad(records: Iterable["Record"], options: argparse.Namespace) -> int
             record.parse()
         except DataError as error:
             num_bad += 1
-            sys.stderr.write(_data_text.plain(f"{record.place} ({record.id}): {error}") + "\n")
+            sys.stderr.write(data_text.plain(f"{record.place} ({record.id}): {error}") + "\n")
     if num_bad and not options.skip_bad:
         raise DataError(
             f"{num_bad:,} of {num_records:,} records of {options.input} are no samples, each is "
@@ -261,7 +261,7 @@ def show(options: argparse.Namespace) -> None:
         _write_json({**look.to_dict(), "part": part, "where": where})
     else:
         colour = options.color or sys.stdout.isatty()
-        sys.stdout.write(_data_text.look_as_text(look, part, where, colour=colour))
+        sys.stdout.write(data_text.look_as_text(look, part, where, colour=colour))
 
 
 def stats(options: argparse.Namespace) -> None:
@@ -296,7 +296,7 @@ def stats(options: argparse.Namespace) -> None:
     if options.json:
         _write_json(values)
     else:
-        sys.stdout.write(_data_text.statistics_as_text(found, folder, parts, problems))
+        sys.stdout.write(data_text.statistics_as_text(found, folder, parts, problems))
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:
@@ -419,7 +419,7 @@ def diff(options: argparse.Namespace) -> None:
     if options.json:
         _write_json(found.to_dict())
     else:
-        sys.stdout.write(_data_text.diff_as_text(found))
+        sys.stdout.write(data_text.diff_as_text(found))
 
 
 def _write_json(values: dict[str, Any]) -> None:

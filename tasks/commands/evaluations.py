@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ovis_model.config import EvaluateConfig
 from ovis_model.errors import ConfigError
-from tasks import _compare
 from tasks.artifacts import PARAMS, REPORTS
+from tasks.commands import compare
 from tasks.params import Params
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     inner = parser.add_subparsers(dest="eval_command", required=True)
     _add_run(inner)
     _add_score(inner)
-    _compare.add_parser(inner)
+    compare.add_parser(inner)
     _add_sweep(inner)
     _add_exchange(inner)
     _add_speed(inner)
@@ -133,7 +133,7 @@ def evaluate(options: argparse.Namespace) -> int | None:
     commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "run": run,
         "score": score,
-        "compare": _compare.compare_runs,
+        "compare": compare.compare_runs,
         "sweep": sweep,
         "export": export,
         "import": import_,

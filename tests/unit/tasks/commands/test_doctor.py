@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks import _doctor, _dvc_record
+from tasks import _dvc_record
 from tasks.cli import main
+from tasks.commands import doctor
 from tests.support.registry import write_model
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DVC = """
 stages:
   a:
@@ -142,7 +143,7 @@ def test_a_torn_listing_hides_no_error(cache):
 
 def rwlock(tmp_path, content):
     (tmp_path / "rwlock").write_text(content)
-    return list(_doctor.check_rwlock(tmp_path))
+    return list(doctor.check_rwlock(tmp_path))
 
 
 def entry(pid):
@@ -176,17 +177,17 @@ def test_processes_in_the_rwlock_are_told_apart_by_whether_they_live(tmp_path):
     assert alive.what == f"DVC runs here: {os.getpid()} (dvc repro); others have to wait"
     assert rwlock(tmp_path, "{}") == []
     (tmp_path / "rwlock").unlink()
-    assert list(_doctor.check_rwlock(tmp_path)) == []
+    assert list(doctor.check_rwlock(tmp_path)) == []
 
 
 def test_whoever_holds_the_lock_of_a_training_is_named(tmp_path):
     """An orphan inherits the lock, so the process that is written in it may be long gone."""
     lock = tmp_path / "train.lock"
     lock.write_text("process 1 (gone)")
-    assert list(_doctor.check_training_locks(tmp_path)) == []
+    assert list(doctor.check_training_locks(tmp_path)) == []
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        one = the_only(_doctor.check_training_locks(tmp_path))
+        one = the_only(doctor.check_training_locks(tmp_path))
     assert one.what.startswith(f"a training writes here: process {os.getpid()} (")
     assert one.now.endswith(f"end it: `kill {os.getpid()}`")
 
@@ -196,56 +197,56 @@ def test_whoever_holds_the_lock_of_a_training_is_named(tmp_path):
 
 def test_a_damaged_model_is_found_with_the_words_of_its_check(tmp_path):
     model = write_model(tmp_path / "model")
-    assert list(_doctor.check_model(model)) == []
+    assert list(doctor.check_model(model)) == []
     (model / "model.safetensors").write_bytes(b"flipped")
-    one = the_only(_doctor.check_model(model))
+    one = the_only(doctor.check_model(model))
     assert one.what.endswith("its manifest.json describes; changed: model.safetensors")
     assert one.now.startswith("Remove it, then restore it with `dvc checkout")
 
 
 def test_a_damaged_store_is_never_to_be_deleted(tmp_path):
     database = tmp_path / "mlflow.db"
-    assert list(_doctor.check_store(database)) == []
+    assert list(doctor.check_store(database)) == []
     with closing(sqlite3.connect(database)) as store:
         store.execute("create table runs (name)")
         store.commit()
-    assert list(_doctor.check_store(database)) == []
+    assert list(doctor.check_store(database)) == []
     database.write_bytes(b"no database at all" * 100)
-    one = the_only(_doctor.check_store(database))
+    one = the_only(doctor.check_store(database))
     assert one.what == "sqlite says of it: file is not a database"
     assert "do not delete it" in one.now
 
 
 def test_packages_that_are_not_as_locked_and_the_trap_of_prefect_are_named(tmp_path, monkeypatch):
     lock = tmp_path / "requirements.lock"
-    assert list(_doctor.check_packages(lock)) == []
+    assert list(doctor.check_packages(lock)) == []
     lock.write_text("pydantic==0.1\n")
-    one = the_only(_doctor.check_packages(lock))
+    one = the_only(doctor.check_packages(lock))
     assert one.what.startswith("1 package(s) are not as locked: pydantic ")
     # A later fastapi, as the package's own record would have it.
     record = tmp_path / "site/fastapi-0.151.2.dist-info/METADATA"
     record.parent.mkdir(parents=True)
     record.write_text("Metadata-Version: 2.1\nName: fastapi\nVersion: 0.151.2\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    trap = list(_doctor.check_packages(lock))[1]
+    trap = list(doctor.check_packages(lock))[1]
     assert trap.what.startswith("fastapi 0.151.2: the server of Prefect 3.8 fails with it")
 
 
 def test_a_tree_without_a_commit_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "no model could be traced" in the_only(_doctor.check_git()).what
+    assert "no model could be traced" in the_only(doctor.check_git()).what
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "install git" in the_only(_doctor.check_git()).now
+    assert "install git" in the_only(doctor.check_git()).now
 
 
 def test_too_little_room_for_a_training_is_found(tmp_path):
     params = (ROOT / "params.yaml").read_text(encoding="utf-8")
     Path("params.yaml").write_text(params.replace("data/sample/tiny-ovis2_5", "base"))
     Path("base").mkdir()
-    assert list(_doctor.check_disk(tmp_path)) == []
+    assert list(doctor.check_disk(tmp_path)) == []
     with Path("base/model.safetensors").open("wb") as file:
         file.truncate(2**40)  # takes no room itself
-    one = the_only(_doctor.check_disk(tmp_path))
+    one = the_only(doctor.check_disk(tmp_path))
     assert one.what.endswith("GB are free; a training of base may need 10995.1 GB")
     assert "docs/operations.md, `Disk is full`" in one.now
 

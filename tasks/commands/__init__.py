@@ -1,0 +1,1 @@
+"""The subcommands of `ovis`, one module each; tasks/cli.py calls them."""
