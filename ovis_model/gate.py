@@ -69,6 +69,12 @@ class Answers:
         """The same without a champion to beat."""
         return replace(self, champion=None)
 
+    @property
+    def champion_is_candidate(self) -> bool:
+        """Whether the model was champion already when the questions were asked."""
+        champion = self.champion
+        return champion is not None and champion.record.model == self.candidate.record.model
+
     @cached_property
     def digests(self) -> dict[str, str]:
         """The sha256 of what each model answered, by its role."""

@@ -33,6 +33,7 @@ from ovis_model.registry import (
     JUDGED_AGAINST,
     MODEL_DIGEST,
     NO_CHAMPION,
+    NOT_ASKED,
     OBJECTIONS,
     PASSED,
     PENDING,
@@ -315,8 +316,12 @@ def _finish(registry: Registry, intent: Entry) -> Entry:
     noted = {FORCED: intent.reason} if intent.forced else {}
     noted |= {APPROVAL: APPROVED} if intent.action == "approve" else {}
     for move in intent.moves:
-        if noted and move.alias == CHAMPION and move.after is not None:
-            registry.set_tags(move.after, noted)
+        if move.alias == CHAMPION and move.after is not None:
+            # Nobody is to be asked any more about a version that was forced.
+            waits = registry.tags_of(move.after).get(APPROVAL) == WAITING
+            answered = {APPROVAL: NOT_ASKED} if waits and intent.forced else {}
+            if told := answered | noted:
+                registry.set_tags(move.after, told)
     return _write(registry, DONE, _wanted(intent), of=intent.number)
 
 

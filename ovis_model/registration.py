@@ -245,7 +245,9 @@ def _find_case(
     """Find the verdict that was given on these answers, or what has to be judged now."""
     tags, champion = registry.tags_of(version), registry.version_at(CHAMPION)
     given_for = champion == version or tags.get(JUDGED_AGAINST) == str(champion or NO_CHAMPION)
-    for some in (answers, answers.without_champion):
+    # Of a verdict without a champion to beat, nothing follows once there is another one.
+    is_alone = champion in (None, version) or answers.champion_is_candidate
+    for some in (answers, answers.without_champion) if is_alone else (answers,):
         key = verdict_key(some, gate)
         if tags.get(VERDICT_KEY) == key:
             return _Case(some, gate, key, "settled")

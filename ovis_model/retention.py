@@ -1,4 +1,4 @@
-"""Which registered versions keep their files: those with an alias, and the best few besides.
+"""Which registered versions keep their files: with an alias, before a decision, the best few.
 
 The caller holds the registry's lock, or an alias could move between looking and deleting.
 """
@@ -11,7 +11,15 @@ from pathlib import Path
 from statistics import fmean
 
 from ovis_model.model_card import Benchmark
-from ovis_model.registry import ALIASES, CHAMPION, MODEL_DIGEST, SCORES, Registry
+from ovis_model.registry import (
+    ALIASES,
+    APPROVAL,
+    CHAMPION,
+    MODEL_DIGEST,
+    SCORES,
+    WAITING,
+    Registry,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +29,7 @@ def kept_versions(registry: Registry, *, best: int) -> dict[int, str]:
 
     Args:
         registry: The versions of one model.
-        best: How many with the highest mean score are kept besides those with an alias.  Only
+        best: How many with the highest mean score are kept besides the others.  Only
             equal exams compare: the champion's, or the newest version's if there is none.
     """
     held: dict[int, list[str]] = {}
@@ -30,6 +38,10 @@ def kept_versions(registry: Registry, *, best: int) -> dict[int, str]:
         if version is not None:
             held.setdefault(version, []).append(alias)
     kept = {version: ", ".join(aliases) for version, aliases in held.items()}
+    for version in registry.versions_with(APPROVAL):
+        if registry.tags_of(version)[APPROVAL] == WAITING:
+            # A person may say yes after later versions have taken its alias.
+            kept.setdefault(version, "waits for approval")
     if best:
         for place, version in enumerate(_ranked(registry)[:best], start=1):
             kept.setdefault(version, f"number {place} by its scores")

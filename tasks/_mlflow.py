@@ -38,7 +38,7 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from sqlalchemy.exc import SQLAlchemyError
 
-from ovis_model.errors import ConfigError
+from ovis_model.errors import ConfigError, UnavailableError
 from tasks._store import database_lock
 from tasks.artifacts import MLFLOW_HOME
 from tasks.masking import masked
@@ -117,7 +117,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-class StoreUnavailable(ConfigError):  # noqa: N818 - a state, which may pass
+class StoreUnavailable(UnavailableError):  # noqa: N818 - a state, which may pass
     """The store does not answer now; it may do so later."""
 
 

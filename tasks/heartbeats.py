@@ -7,6 +7,7 @@ crashed: there is no server to ask, and `kill -9` cannot prevent it.
     .ovis/heartbeats/train-myhost-4711.json
 """
 
+import logging
 import os
 import socket
 import threading
@@ -34,6 +35,8 @@ HUNG_AFTER = 2 * INTERVAL
 GONE_AFTER = 30 * INTERVAL
 
 State = Literal["running", "done", "failed", "stopped", "crashed"]
+
+logger = logging.getLogger(__name__)
 
 
 class Heartbeat(Report):
@@ -140,7 +143,11 @@ class Heart:
     def _write(self) -> None:
         with self._lock:
             self._beat, self._news = self._beat.model_copy(update={"beat_at": now()}), False
-            self._beat.write(self._beat.path)
+            try:
+                self._beat.write(self._beat.path)
+            except OSError as error:
+                # A full disk, say.  What the step does is worth more than its signs of life.
+                logger.warning("%s was not written: %s", self._beat.path, error)
 
 
 @contextmanager

@@ -135,7 +135,11 @@ def check_training_locks(folder: Path) -> Iterator[Finding]:
     """Find trainings that hold their lock, also those whose step is gone."""
     for lock in sorted(folder.glob("*.lock")):
         for pid in who_has_open(lock):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+            except OSError:  # it has ended since
+                continue
+            command = command.replace("\0", " ")
             yield Finding(
                 f"a training writes here: process {pid} ({command[:80].strip()})",
                 lock,

@@ -62,8 +62,9 @@ def collect(options: argparse.Namespace) -> None:
     """
     best = Params.read().register_.keep_best
     registry, files = open_registry()
-    for line in sweep(registry, files, best=best, days=options.days, delete=options.yes):
-        sys.stdout.write(f"{line}\n")
+    # All of it first: who reads slowly must not hold the locks.
+    lines = list(sweep(registry, files, best=best, days=options.days, delete=options.yes))
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def sweep(registry: Registry, files: Path, *, best: int, days: int, delete: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ovis_model.errors import ConfigError
+from ovis_model.errors import ConfigError, UnavailableError
 from tasks import _mlflow
 from tasks._mlflow import StoreUnavailable, find_run_id, setup
 from tasks._process_identity import process_identity
@@ -110,6 +110,8 @@ def test_a_database_that_stays_locked_is_told_with_who_may_hold_it():
     error = sqlite3.OperationalError("database is locked")
     told = _mlflow.explain(error, "sqlite:////srv/mlflow.db")
     assert isinstance(told, StoreUnavailable)
+    # A step ends with another exit code then, by which a flow knows that it may try again.
+    assert isinstance(told, UnavailableError)
     assert "`fuser /srv/mlflow.db` names it" in str(told)
 
 

@@ -23,7 +23,7 @@ GOING_ON = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
 RUNS_OF_RETRAIN = """
 select flow_run.state_type, flow_run.tags, flow_run.parameters
 from flow_run join flow on flow.id = flow_run.flow_id
-where flow.name = 'retrain' order by flow_run.created
+where flow.name = 'retrain' and not flow_run.auto_scheduled order by flow_run.created
 """
 
 
@@ -60,7 +60,7 @@ def aliases(tree):
 
 
 def flow_runs(tree):
-    """Return state, tags and parameters of the runs of retrain, the oldest first."""
+    """Return state, tags and parameters of the runs of retrain, but those of the clock."""
     with closing(sqlite3.connect(tree.path / ".prefect/prefect.db")) as prefect:
         return prefect.execute(RUNS_OF_RETRAIN).fetchall()
 

@@ -4,7 +4,7 @@ import pytest
 
 from ovis_model.config import GateConfig, RegisterConfig
 from ovis_model.promotion import approve
-from ovis_model.registry import APPROVAL, NOT_ASKED, WAITING
+from ovis_model.registry import APPROVAL, JUDGED_AGAINST, NOT_ASKED, WAITING
 from tests.support.registry import MemoryRegistry, Steps
 
 
@@ -58,3 +58,15 @@ def test_a_refused_version_waits_for_nobody_also_if_it_waited_before(run, regist
 def test_without_the_switch_nobody_is_asked(run, registry):
     assert run(50, promotion="automatic").promoted
     assert APPROVAL not in registry.tags_of(1)
+
+
+def test_of_two_that_wait_the_second_is_judged_again_once_the_first_is_champion(
+    run, registry, tmp_path
+):
+    run(50)
+    run(60)
+    approve(registry, 1, files=tmp_path / "kept" / "ovis2_5", reason="good")
+    assert run(60).waits_for_approval
+    assert registry.tags_of(2)[JUDGED_AGAINST] == "1"
+    approve(registry, 2, files=tmp_path / "kept" / "ovis2_5", reason="better")
+    assert registry.aliases["champion"] == 2

@@ -22,6 +22,7 @@ from ovis_model.registry import (
     FORCED,
     JUDGED_AGAINST,
     MODEL_DIGEST,
+    NOT_ASKED,
     OBJECTIONS,
     VERDICT,
     VERDICT_KEY,
@@ -247,6 +248,9 @@ def test_a_rejection_moves_nothing_is_kept_and_can_be_thought_over(waiting, file
 
 def test_force_passes_over_a_missing_approval_too(waiting, files):
     assert promote(waiting, 2, files=files, force=True, reason="all are on holiday").forced
+    assert waiting.tags_of(2)[APPROVAL] == NOT_ASKED
+    with pytest.raises(PromotionError, match="version 2 does not wait for approval"):
+        reject(waiting, 2, reason="nobody answered in time")
 
 
 def test_an_approval_that_died_before_its_alias_moved_is_finished(waiting, monkeypatch, files):

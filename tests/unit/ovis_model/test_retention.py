@@ -5,7 +5,15 @@ import random
 
 import pytest
 
-from ovis_model.registry import ALIASES, CHAMPION, MODEL_DIGEST, SCORES
+from ovis_model.registry import (
+    ALIASES,
+    APPROVAL,
+    CHAMPION,
+    MODEL_DIGEST,
+    REJECTED,
+    SCORES,
+    WAITING,
+)
 from ovis_model.retention import drop_surplus, kept_versions, surplus_folders
 from tests.support.registry import MemoryRegistry, scores
 
@@ -86,3 +94,18 @@ def test_whatever_the_registry_holds_a_version_with_an_alias_keeps_its_files(
     assert set(aliased) <= left
     assert left == kept
     assert len(left) <= len(set(aliased)) + best
+
+
+def test_a_version_that_waits_for_a_yes_keeps_its_files_when_later_ones_take_its_alias(
+    registry, tmp_path
+):
+    add(registry, tmp_path / "store")
+    add(registry, tmp_path / "store")
+    registry.set_tags(1, {APPROVAL: WAITING})
+    registry.move_alias("challenger", 2)
+    assert kept_versions(registry, best=0) == {2: "challenger", 1: "waits for approval"}
+    drop_surplus(tmp_path / "store", registry, best=0)
+    assert (tmp_path / "store/digest-1").is_dir()
+    registry.set_tags(1, {APPROVAL: REJECTED})
+    drop_surplus(tmp_path / "store", registry, best=0)
+    assert not (tmp_path / "store/digest-1").exists()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,16 @@ def test_what_ended_badly_is_not_told_any_more_after_a_whole_run(capsys):
         pass
     main(["status"])
     assert capsys.readouterr().out.startswith("nothing is running\n\n")
+
+
+def test_a_step_outlives_a_disk_that_takes_no_sign_of_life(caplog):
+    HEARTBEATS.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(HEARTBEATS, ignore_errors=True)
+    HEARTBEATS.write_text("no folder")
+    with beating("extract"):
+        pass
+    assert "extract-" in caplog.text
+    assert "was not written" in caplog.text
 
 
 def test_outside_of_a_step_nobody_listens():
