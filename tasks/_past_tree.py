@@ -1,6 +1,6 @@
 """A working tree of its own for a commit of this repository: code, settings and data as they were.
 
-It shares git's objects and DVC's cache with this tree, and writes nothing else of it.
+It shares git's objects and DVC's cache with this tree, and reads them only.
 """
 
 import json
@@ -15,7 +15,12 @@ from ovis_model.errors import ConfigError, DataError
 from tasks._dvc import Log, cache_folder, run_dvc
 
 #: Where a run keeps its record; the past writes into a record of its own.
-RECORDS = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME")
+RECORDS = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+    "PREFECT_API_URL",
+    "PREFECT_HOME",
+)
 #: Asks the train step of that time: what belongs to a training's inputs is its to say.
 ASK_INPUTS = """
 import json
@@ -51,7 +56,7 @@ class PastTree:
         """Bring what a training reads: from the cache where it is there, else made anew."""
         upstream = ["checkout", "--quiet", "--with-deps", "--allow-missing", "extract"]
         self.dvc(*upstream)
-        self.dvc("repro", "extract")
+        self._repro("extract")
 
     def ask_inputs(self) -> dict[str, Any]:
         """Return the digest of the training's inputs, and those of its datasets by name.
@@ -80,7 +85,15 @@ class PastTree:
 
         With `--single-item`, for the stages before it were brought up to date and are right.
         """
-        self.dvc("repro", "--single-item", "--force", "train")
+        self._repro("--single-item", "--force", "train")
+
+    def _repro(self, *arguments: str) -> None:
+        """Run stages, and leave no word of it in the cache.
+
+        The cache holds a list of runs, too, of which DVC restores the newest: what came out here
+        another time must not be restored in this tree as its own.
+        """
+        self.dvc("repro", "--no-commit", *arguments)
 
     def dvc(self, *arguments: str) -> None:
         """Run a DVC command there."""

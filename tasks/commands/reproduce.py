@@ -187,9 +187,10 @@ def changes_of(record: Record) -> bytes | None:
         ConfigError: If there were some, and they are not known.
         DataError: If what is kept of them is not what ran.
     """
-    from tasks.tracking.facts import digest_of_patch  # noqa: PLC0415
+    from tasks.tracking.facts import GIT_DIRTY, digest_of_patch  # noqa: PLC0415
 
-    if record.changes is None:
+    # An attempt before the last one may have had changes, which were committed since.
+    if record.changes is None or record.tags.get(GIT_DIRTY) == "false":
         return None
     if record.patch is None:
         raise ConfigError(

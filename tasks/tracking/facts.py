@@ -16,33 +16,47 @@ from tasks.masking import masked_bytes
 #: `digest_of_patch` of `git diff HEAD --binary`, where tracked files differ from the commit; the
 #: difference itself is the run's file `GIT_DIFF_PATCH`.
 GIT_DIFF = "ovis.git_diff"
+#: "true" or "false", or "unknown" without git.  "false" overrules a `GIT_DIFF` of an earlier
+#: attempt, for tags are set and never taken away.
+GIT_DIRTY = "ovis.git_dirty"
 #: Why the flow began that this process belongs to, where one did.
 TRIGGER = "ovis.trigger"
 #: The process that writes a run, as `process_identity` has it.
 PROCESS = "ovis.process"
 #: Files whose digests say which packages and which data were used.
 LOCKS = {"ovis.requirements_lock": Path("requirements.lock"), "ovis.dvc_lock": Path("dvc.lock")}
+#: Overrule a person's settings of `git diff`, which may make of it what cannot be applied.
+AS_APPLIED = (
+    "--binary",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-color",
+)
 PACKAGES = ("torch", "transformers", "deepspeed")
 
 
 def git_tags() -> dict[str, str]:
     """Say which commit runs, and whether tracked files differ from it."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"ovis.git_dirty": "unknown"}
-    tags = {"mlflow.source.git.commit": commit.decode().strip(), "ovis.git_dirty": "false"}
-    difference = git_difference()
-    if difference:
-        tags |= {"ovis.git_dirty": "true", GIT_DIFF: digest_of_patch(difference)}
+    tags, _ = git_state()
     return tags
 
 
-def git_difference() -> bytes:
-    """Return what tracked files have that the commit has not, as `git apply` takes it.
+def git_state() -> tuple[dict[str, str], bytes]:
+    """Return those tags, and what tracked files have that the commit has not.
 
-    Secrets in it are masked: it is kept where others may read it.
+    The difference is as `git apply` takes it.  Secrets in it are masked: it is kept where others
+    may read it.
     """
-    return masked_bytes(_git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color") or b"")
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {GIT_DIRTY: "unknown"}, b""
+    tags = {"mlflow.source.git.commit": commit.decode().strip(), GIT_DIRTY: "false"}
+    difference = masked_bytes(_git("diff", "HEAD", *AS_APPLIED) or b"")
+    if difference:
+        tags |= {GIT_DIRTY: "true", GIT_DIFF: digest_of_patch(difference)}
+    return tags, difference
 
 
 def digest_of_patch(patch: bytes) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import GIT_DIFF_PATCH
-from tasks.tracking.facts import git_difference
+from tasks.tracking.facts import git_state
 from tasks.tracking.meter import metered
 from tasks.tracking.session import RunLogger, Session, closing, current, session
 
@@ -76,7 +76,11 @@ def _session(what: str) -> Iterator[Session]:
 
 
 def log_git_difference(run: RunLogger) -> None:
-    """Keep what the working tree has that its commit has not, of which tag ovis.git_diff tells."""
-    difference = git_difference()
+    """Keep what the working tree has that its commit has not.
+
+    The tags of it are set again: after an edit since the session began they would be of another.
+    """
+    tags, difference = git_state()
+    run.set_tags(tags)
     if difference:
         run.log_text(difference, GIT_DIFF_PATCH)

@@ -70,6 +70,11 @@ def test_changes_that_were_edited_stop_it():
         changes_of(record(changes=digest_of_patch(PATCH), patch=PATCH + b"more"))
 
 
+def test_changes_of_an_attempt_before_they_were_committed_are_not_applied():
+    tags = {"ovis.git_dirty": "false"}
+    assert changes_of(record(changes=digest_of_patch(PATCH), patch=PATCH, tags=tags)) is None
+
+
 # ---- inputs ---------------------------------------------------------------------------------
 
 
@@ -128,6 +133,7 @@ def test_a_commit_is_checked_out_with_its_changes_and_this_tree_is_left_alone(
     repository, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://models")
     commit = git("rev-parse", "HEAD~1").decode().strip()
     git("checkout", "--quiet", commit)
     Path("code.py").write_text("old, changed\r\n")
@@ -141,7 +147,7 @@ def test_a_commit_is_checked_out_with_its_changes_and_this_tree_is_left_alone(
     assert git("status", "--porcelain") == b""
     cache = subprocess.run(["dvc", "cache", "dir"], cwd=tree.path, capture_output=True, check=True)
     assert Path(cache.stdout.decode().strip()).resolve() == repository / ".dvc/cache"
-    assert "MLFLOW_TRACKING_URI" not in tree.environment
+    assert not {"MLFLOW_TRACKING_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT"} & tree.environment.keys()
     assert tree.environment["PYTHONPATH"].startswith(str(tree.path))
     with pytest.raises(DataError, match=r"not say what it would read:\n(.*\n)*.*params\.yaml"):
         PastTree(tmp_path, Terminal()).ask_inputs()
@@ -152,6 +158,23 @@ def test_a_commit_is_checked_out_with_its_changes_and_this_tree_is_left_alone(
         make_past_tree(tmp_path / "past", commit=commit, patch=None, log=Terminal())
     with pytest.raises(ConfigError, match=r"commit 1{40} is not in this repository; fetch it"):
         make_past_tree(tmp_path / "past3", commit="1" * 40, patch=None, log=Terminal())
+
+
+def test_what_comes_out_in_the_past_is_not_restored_here(repository, tmp_path):
+    Path("dvc.yaml").write_text(
+        "stages:\n"
+        "  extract: {cmd: date +%N > data, deps: [code.py], outs: [data]}\n"
+        "  train: {cmd: date +%N > model, deps: [data], outs: [model]}\n"
+    )
+    git("add", "--all")
+    git(*IDENTITY, "commit", "--quiet", "--message", "a pipeline")
+
+    tree = make_past_tree(tmp_path / "past", commit="HEAD", patch=None, log=Terminal())
+    tree.restore_data()
+    tree.train()
+
+    assert (tree.path / "model").is_file()
+    assert not [path for path in Path(".dvc/cache").rglob("*") if path.is_file()]
 
 
 def test_what_git_or_dvc_refuse_is_passed_on(tmp_path, monkeypatch):
