@@ -112,13 +112,12 @@ def show_ui(port: int) -> None:
     sys.stdout.writelines(f"{line}\n" for line in sync_store())
     # Its background jobs are not used here and take 600 MB.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    # Not as an argument: everybody on the machine reads those, and it may hold a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     sys.stdout.write(f"MLflow: http://{LOOPBACK}:{port}  (Ctrl+C ends it)\n")
     sys.stdout.flush()
     program = Path(sys.executable).parent / "mlflow"
-    os.execv(
-        program,
-        ["mlflow", "ui", "--backend-store-uri", uri, "--host", LOOPBACK, "--port", str(port)],
-    )
+    os.execv(program, ["mlflow", "ui", "--host", LOOPBACK, "--port", str(port)])
 
 
 def check_port(port: int) -> None:

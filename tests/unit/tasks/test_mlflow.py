@@ -1,4 +1,5 @@
 import itertools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,9 +8,11 @@ import pytest
 
 from tasks import _mlflow
 from tasks._mlflow import find_run_id
+from tasks.cli import main
 from tasks.tracking.facts import digest_of_patch
 from tasks.tracking.limits import flatten
 from tasks.tracking.runs import log_results, start_or_find_run
+from tasks.tracking.session import session
 
 DIGESTS = (f"{number:064x}" for number in itertools.count())
 
@@ -138,9 +141,11 @@ def test_the_commit_and_whether_files_differ_from_it_are_on_the_run(digest, tmp_
     git("init", "-q")
     git("add", "file")
     git("commit", "-q", "-m", "first")
-    (tmp_path / "file").write_text("b of hf_" + 34 * "x", encoding="utf-8")
-    with start_or_find_run(digest) as run:
-        pass
+    git("config", "diff.noprefix", "true")  # of a person, and not what `git apply` takes
+    with session("train"):
+        (tmp_path / "file").write_text("b of hf_" + 34 * "x", encoding="utf-8")
+        with start_or_find_run(digest) as run:
+            pass
     tags = read(run.run_id).data.tags
     assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
     assert tags["ovis.git_dirty"] == "true"
@@ -196,3 +201,14 @@ def test_a_source_may_be_called_anything(digest, source):
         run.log_metrics({f"loss/{source}": 0.5, "loss": 0.25}, step=1)
     metrics = read(run.run_id).data.metrics
     assert sorted(metrics[name] for name in metrics if name.startswith("loss")) == [0.25, 0.5]
+
+
+def test_the_address_of_the_store_is_not_in_the_arguments_of_its_server(monkeypatch):
+    uri = _mlflow.setup()
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    became = []
+    monkeypatch.setattr(os, "execv", lambda _, arguments: became.append(arguments))
+    main(["ui", "--port", "0"])
+    assert became == [["mlflow", "ui", "--host", "127.0.0.1", "--port", "0"]]
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == uri
