@@ -128,7 +128,7 @@ def _origin(facts: Facts) -> str:
     training = facts.training
     rows = {
         "model digest": f"`{facts.model_digest}`",
-        "base model": facts.lineage.get("base_model"),
+        "base model": _base(facts.lineage.get("base_model")),
         "data digest": facts.lineage.get("data_digest"),
         "inputs digest": facts.lineage.get("inputs_digest"),
         "training samples": training.get("samples"),
@@ -142,6 +142,11 @@ def _origin(facts: Facts) -> str:
     }
     lines = [f"| {name} | {_known(value)} |" for name, value in rows.items()]
     return "\n".join(["| made from | |", "|---|---|", *lines])
+
+
+def _base(place: str | None) -> str | None:
+    """Name the base model; where it lies on one machine says nothing on another."""
+    return Path(place).name if place and Path(place).is_absolute() else place
 
 
 def _known(value: Any) -> str:

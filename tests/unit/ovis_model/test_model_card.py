@@ -66,6 +66,15 @@ def test_a_card_tells_licences_hardware_and_what_the_model_is_for():
     assert "## Intended use\n\nAnswers questions" in card
 
 
+@pytest.mark.parametrize(
+    ("place", "shown"), [("/home/me/Ovis2.5-2B/", "Ovis2.5-2B"), ("data/base", "data/base")]
+)
+def test_a_card_names_the_base_model_but_no_place_on_a_machine(place, shown):
+    card = render_card(dataclasses.replace(FACTS, lineage={"base_model": place}), "Passed.")
+    assert f"| base model | {shown} |" in card
+    assert "/home" not in card
+
+
 def test_a_card_without_a_report_on_the_data_says_so():
     card = render_card(dataclasses.replace(FACTS, validation={}, training={}), "Passed.")
     assert "## Data\n\nUnknown: no report of the validate step was there." in card
