@@ -69,6 +69,19 @@ def why_missed(window: Window, config: ScheduleConfig, now: datetime) -> str | N
     return None
 
 
+def waits(window: Window | None, config: ScheduleConfig) -> bool:
+    """Say whether a run waits for its turn; else it is left out while another one runs.
+
+    Only a run of the schedule may be left out, as the next window comes by itself.  Nothing
+    would ask again for one that a trigger or a person has asked for.
+
+    Args:
+        window: The run's own, if the schedule has started it.
+        config: What becomes of windows that overlap.
+    """
+    return window is None or config.overlap == "queue"
+
+
 def _minute(time_: datetime) -> str:
     return time_.strftime("%Y-%m-%d %H:%M %Z").strip()
 

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
-from flows.admission import Window, turn, why_missed
+from flows.admission import Window, turn, waits, why_missed
 from flows.approval import ask
 from flows.failures import tell_failure
 from ovis_model.errors import OvisError, StageBusyError
@@ -32,6 +32,9 @@ from tasks.register import register
 from tasks.summary import as_markdown, read_summary
 from tasks.train import train
 from tasks.validate import validate
+
+#: Name of the state of a run that was left out.
+SKIPPED = "Skipped"
 
 
 @flow(name="retrain", on_failure=[tell_failure], on_crashed=[tell_failure])
@@ -52,7 +55,7 @@ def retrain(reason: str = "by hand", *, force: bool = False) -> str | State[str]
     if missed:
         return _left_out(missed)
     try:
-        with turn(_name(), get_run_logger(), wait=config.overlap == "queue"):
+        with turn(_name(), get_run_logger(), wait=waits(window, config)):
             registration = run_steps(force=force)
             summary = f"Started because of: {reason}\n\n{as_markdown(read_summary())}"
     except StageBusyError as error:
@@ -115,7 +118,7 @@ def _name() -> str:
 
 def _left_out(why: str) -> State[str]:
     get_run_logger().info("left out: %s", why)
-    return Completed(name="Skipped", message=why)
+    return Completed(name=SKIPPED, message=why)
 
 
 def main(arguments: list[str]) -> int:
@@ -125,12 +128,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="train even if nothing changed")
     options = parser.parse_args(arguments)
     try:
-        found = retrain(reason=options.reason, force=options.force)
+        state = retrain(reason=options.reason, force=options.force, return_state=True)
+        found = outcome_of(state)
     except OvisError as error:
         sys.stderr.write(masked(f"retrain failed: {error}\n"))
         return 1
-    sys.stdout.write(f"\n{found}")
+    sys.stdout.write(f"\n{found}\n")
     return 0
+
+
+def outcome_of(state: State[str]) -> str:
+    """Return the summary of a run, or why it was left out; raise what it failed with."""
+    if state.name == SKIPPED:
+        return f"left out: {state.message}"
+    return str(state.result())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from prefect.server.schemas.schedules import CronSchedule
 
 from flows import admission
-from flows.admission import Window, turn, why_missed
+from flows.admission import Window, turn, waits, why_missed
 from ovis_model.errors import StageBusyError
 from tasks.operations import ScheduleConfig
 
@@ -79,6 +79,13 @@ def test_clocks_that_change_neither_lose_nor_double_a_nightly_run():
         assert len({one.astimezone(zone).date() for one in instants}) == 5
         now = instants[-1]
         assert runs_that_start(instants, ONE, now) == [now]
+
+
+def test_only_a_run_of_the_schedule_is_left_out_while_another_one_runs():
+    skip, queue = ScheduleConfig(overlap="skip"), ScheduleConfig(overlap="queue")
+    assert not waits(Window(MONDAY), skip)
+    assert waits(None, skip)  # a trigger's, or a person's
+    assert waits(Window(MONDAY), queue)
 
 
 # ---- one at a time --------------------------------------------------------------------------
