@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from ovis_model.errors import DataError, list_examples
 from ovis_model.reports import write_text
-from tasks.artifacts import DATA_VERSION, DVC_LOCK
+from tasks.artifacts import DATA_VERSION, DVC_LOCK, EXTRACTED, VALIDATED
 from tasks.params import read_yaml
 
 #: What does not count as data, for DVC (.dvcignore) and here.
@@ -45,14 +46,32 @@ def data_version(folder: Path) -> str:
     return version
 
 
-def learned_version(folder: Path, stage: str = "validate") -> str | None:
-    """Read from dvc.lock which version of a folder a stage ran on last; None if it never did."""
-    try:
-        stages = read_yaml(DVC_LOCK).get("stages", {}) if DVC_LOCK.exists() else {}
-        deps = stages[stage]["deps"]
-    except KeyError:
-        return None
-    return next((str(dep["md5"]) for dep in deps if Path(dep["path"]) == folder), None)
+def learned_version(folder: Path) -> str | None:
+    """Read from dvc.lock which version of the raw data was learned last.
+
+    Returns:
+        The version that `validate` read, if each stage up to `train` has run on what the one
+        before it made; None if one never did, or has not yet run on that.
+    """
+    stages = read_yaml(DVC_LOCK).get("stages", {}) if DVC_LOCK.exists() else {}
+    version = _recorded(stages, "validate", "deps", folder)
+    links = (
+        (version, _recorded(stages, "extract", "deps", folder)),
+        *(
+            (_recorded(stages, maker, "outs", made), _recorded(stages, reader, "deps", made))
+            for maker, made, reader in (
+                ("validate", VALIDATED, "extract"),
+                ("extract", EXTRACTED, "train"),
+            )
+        ),
+    )
+    return version if all(made is not None and made == read for made, read in links) else None
+
+
+def _recorded(stages: dict[str, Any], stage: str, kind: str, path: Path) -> str | None:
+    """Return the hash that dvc.lock has of one of a stage's `deps` or `outs`."""
+    entries = stages.get(stage, {}).get(kind, ())
+    return next((entry.get("md5") for entry in entries if Path(entry["path"]) == path), None)
 
 
 @contextmanager

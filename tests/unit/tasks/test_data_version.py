@@ -32,13 +32,45 @@ def test_a_version_is_what_dvc_writes_into_its_lock():
     assert learned_version(RAW) is None
     dvc = [sys.executable, "-m", "dvc"]
     subprocess.run([*dvc, "init", "--no-scm", "--quiet"], check=True)
-    stage = {"cmd": "true", "deps": ["raw", "raw/annotations.json"]}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"validate": stage}}), encoding="utf-8")
+    raw = ["raw", "raw/annotations.json"]
+    made = {"validate": "data/validated", "extract": "data/extracted", "train": "models/finetuned"}
+    read = {"validate": raw, "extract": [*raw, made["validate"]], "train": [made["extract"]]}
+    stages = {
+        name: {"cmd": f"mkdir -p {out}", "deps": read[name], "outs": [out]}
+        for name, out in made.items()
+    }
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
     subprocess.run([*dvc, "repro", "--quiet"], check=True)
     assert data_version(RAW) == learned_version(RAW)
     file = RAW / "annotations.json"
     assert data_version(file) == learned_version(file)
     assert learned_version(Path("elsewhere")) is None
+
+
+def test_data_are_learned_once_training_has_run_on_them():
+    def record(raw, validated, extracted, trained_on):
+        """Write down what each stage ran on and made, as DVC does."""
+        stages = {
+            "validate": {"deps": [("raw", raw)], "outs": [("data/validated", validated)]},
+            "extract": {
+                "deps": [("data/validated", "v2"), ("raw", raw)],
+                "outs": [("data/extracted", extracted)],
+            },
+            "train": {"deps": [("data/extracted", trained_on)], "outs": []},
+        }
+        lock = {
+            name: {
+                kind: [{"path": path, "md5": md5} for path, md5 in entries]
+                for kind, entries in one.items()
+            }
+            for name, one in stages.items()
+        }
+        Path("dvc.lock").write_text(yaml.safe_dump({"stages": lock}), encoding="utf-8")
+        return learned_version(RAW)
+
+    assert record("new", "v2", "e2", "e2") == "new"
+    assert record("new", "v2", "e2", "e1") is None  # training has died
+    assert record("new", "v3", "e2", "e2") is None  # extraction has died
 
 
 def test_content_makes_a_version_and_times_do_not():
