@@ -12,7 +12,7 @@ from prefect.deployments import run_deployment
 
 from flows.failures import tell_failure
 from flows.triggers import Look, Memory, look_at_data, look_at_drift, remembering
-from ovis_model.errors import OvisError, PromotionError
+from ovis_model.errors import OvisError, PromotionError, UnavailableError
 from tasks import environment
 from tasks._data_version import data_version, learned_version, unchanged
 from tasks.artifacts import DRIFT_OF_RAW
@@ -77,14 +77,17 @@ def look_for_drift(
     if memory.measured != version:
         DRIFT_OF_RAW.unlink(missing_ok=True)  # of other data: no reason for a run
         done = memory.model_copy(update={"measured": version})
-        try:
-            with unchanged(raw):
-                check(raw, json_file=DRIFT_OF_RAW)
-        except PromotionError as error:  # there is no champion yet
-            return Look(f"drift was not measured: {error}", memory)
-        except OvisError:
-            remember(done)
-            raise
+        # What is said of data that change meanwhile, or of a store that is away, is not of
+        # this version: the next look measures it again.
+        with unchanged(raw):
+            try:
+                check(raw, json_file=DRIFT_OF_RAW, html=DRIFT_OF_RAW.with_suffix(".html"))
+            except (PromotionError, UnavailableError) as error:  # there is no champion yet
+                return Look(f"drift was not measured: {error}", memory)
+            except OvisError:
+                if data_version(raw) == version:
+                    remember(done)
+                raise
         memory = done
     return look_at_drift(
         memory, DRIFT_OF_RAW, version=version, learned=learned, config=config, now=now

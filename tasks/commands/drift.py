@@ -263,7 +263,8 @@ def profile_of(data: Path, media: Path | None = None) -> "Profile":
     from ovis_model.drift.profile import measure  # noqa: PLC0415
 
     file = data / TRAIN
-    if file.is_file():
+    # Raw data may have a file of that name; what a step has written has a manifest, too.
+    if file.is_file() and (data / "manifest.json").is_file():
         # Validation leaves media where they are; its folder is known by its list of them.
         is_validated = (data / "media.jsonl").is_file()
         root = Path(Params.read().validation.raw_data) if is_validated else data

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.triggers import remembering
+from flows.triggers import Memory, remembering
 from flows.watch import look_for_drift
 from ovis_model.errors import DataError
 from ovis_model.registry import DATA_DIGEST, DRIFT_PROFILE, INPUTS_DIGEST, MODEL_DIGEST
@@ -168,7 +168,8 @@ def test_validated_data_finds_its_pictures_in_the_raw_data(tmp_path):
     validated = tmp_path / "validated"
     validated.mkdir()
     (raw / "train.jsonl").rename(validated / "train.jsonl")
-    (validated / "media.jsonl").touch()
+    for name in ("media.jsonl", "manifest.json"):
+        (validated / name).touch()
     params = Path("params.yaml").read_text()
     values = yaml.safe_load(params)
     values["validate"] |= {"raw_data": str(raw)}
@@ -212,7 +213,11 @@ def look_on(raw, now):
 
 
 def test_looks_at_the_same_drifted_data_start_one_retrain(tmp_path):
+    DRIFT_HTML.parent.mkdir(exist_ok=True)
+    DRIFT_HTML.write_text("of what a person asked for", encoding="utf-8")
     looks = look_on(write_raw(tmp_path / "raw", seed=1, brighter=50), now=1e9)
+    assert DRIFT_HTML.read_text(encoding="utf-8") == "of what a person asked for"
+    assert "brightness" in DRIFT_OF_RAW.with_suffix(".html").read_text(encoding="utf-8")
     assert [one.due for one in looks] == [False, True, False, False]
     assert looks[1].reason.startswith("drift, data ")
     assert len(notifications()) == 1
@@ -254,6 +259,25 @@ def test_data_that_cannot_be_measured_is_an_error_once(tmp_path):
     says = [one.says for one in look_on(raw, now=2e9)]
     assert says == ["there is no .ovis/drift.json yet; `ovis drift`"] * 4
     TRIGGERS.unlink()
+
+
+def test_data_that_changed_meanwhile_are_measured_at_the_next_look(tmp_path):
+    raw = write_raw(tmp_path / "raw", seed=1, brighter=50)
+    link = raw / "written_meanwhile.json"
+    link.symlink_to(DRIFT_OF_RAW.absolute())  # is there once the report is
+    with pytest.raises(DataError, match="was written to while it was read: written_meanwhile"):
+        look_on(raw, now=1e9)
+    assert Memory.read().measured is None
+    link.unlink()
+    assert look_on(raw, now=2e9)[0].due
+    TRIGGERS.unlink()
+
+
+def test_raw_data_may_have_a_file_with_the_name_of_a_steps(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", seed=1)
+    (raw / "train.jsonl").write_text('{"text": "no sample"}\n', encoding="utf-8")
+    assert main(["drift", str(raw)]) == 0
+    assert "200 of 200" in capsys.readouterr().out
 
 
 # ---- profiles in the registry ---------------------------------------------------------------
