@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
-from ovis_model.errors import StageError, UnavailableError
+from ovis_model.errors import ConfigError, StageError, UnavailableError
 from ovis_model.reports import write_text
 from tasks import _processes
 from tasks._launch import free_port
@@ -34,11 +36,14 @@ def server() -> Iterator[str]:
     """Provide a server's address, in PREFECT_API_URL too; a server started here ends here.
 
     Raises:
+        ConfigError: If PREFECT_API_URL is no address.
         UnavailableError: If PREFECT_API_URL names a server that does not answer.
         StageError: If a server cannot be started.
     """
     named = os.environ.get("PREFECT_API_URL")
-    if named and not any(map(is_healthy, [named] * PROBES)):
+    if named:
+        _check(named)
+    if named and not any(map(is_there, [named] * PROBES)):
         raise UnavailableError(
             f"the Prefect server {named}, which PREFECT_API_URL names, does not answer. Start it, "
             "or unset PREFECT_API_URL to use one of this working tree; `dvc repro` runs the "
@@ -66,13 +71,41 @@ def _running() -> str | None:
     return url if is_healthy(url) else None
 
 
+def _check(url: str) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        good = False
+    if not good or any(map(str.isspace, url)):
+        raise ConfigError(
+            f"PREFECT_API_URL={url!r} is no address of a server; one is http://127.0.0.1:4200/api"
+        )
+
+
 def is_healthy(url: str) -> bool:
-    """Ask a server whether it is ready."""
+    """Ask a server without a login whether it is ready."""
+    return _status_of(url) == 200
+
+
+def is_there(url: str) -> bool:
+    """Ask whether a server answers at all: one that wants a login first says no to us, and lives.
+
+    What it wants is between Prefect and it (PREFECT_API_KEY).  From 500 on, it is a proxy that
+    speaks, or a server that cannot work.
+    """
+    status = _status_of(url)
+    return status is not None and status < 500
+
+
+def _status_of(url: str) -> int | None:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=PROBE_SECONDS) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException):
+        return None
 
 
 @contextmanager
