@@ -94,7 +94,7 @@ lock: $(STAMP) ## write the versions installed here into requirements.lock
 
 clean: ## remove what the pipeline made; the environment, caches and the registry stay
 	@rm -rf data/validated data/extracted data/sample/digits data/sample/tiny-ovis2_5 \
-		models/finetuned models/.resume .ovis reports dvc_plots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+		models/finetuned models/.resume .ovis/reproduced .ovis/heartbeats reports dvc_plots .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # ---- setup ---------------------------------------------------------------------------------

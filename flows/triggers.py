@@ -9,13 +9,14 @@ that down asks again with the same key, and gets the same run.
 
 import fcntl
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ovis_model.errors import DataError
 from ovis_model.reports import sha256_of_file, write_text
@@ -31,6 +32,7 @@ class Memory(BaseModel):
     """What the looks so far have seen and started.
 
     Attributes:
+        id: Of this memory: part of every key, so that one that begins anew asks for new runs.
         seen: The newest version that was seen and has started nothing.
         seen_since: When it was first seen, in seconds since 1970.
         measured: The newest version whose drift was measured.
@@ -41,6 +43,7 @@ class Memory(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    id: str = Field(default_factory=lambda: secrets.token_hex(4))
     seen: str | None = None
     seen_since: float = 0.0
     measured: str | None = None
@@ -172,8 +175,9 @@ def _start(memory: Memory, version: str, reason: str, config: TriggersConfig, no
             memory,
         )
     started = (*memory.started, version)[-KEPT:]
-    then = Memory(started=started, times=(*recent, now), count=memory.count + 1)
-    key = f"trigger-{memory.count + 1}-{version}"
+    count = memory.count + 1
+    then = Memory(id=memory.id, started=started, times=(*recent, now), count=count)
+    key = f"trigger-{memory.id}-{count}-{version}"
     return Look(f"{reason}: starting a run", then, due=True, reason=reason, key=key)
 
 
@@ -183,7 +187,10 @@ def remembering(path: Path = TRIGGERS) -> Iterator[tuple[Memory, Callable[[Memor
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield (
-            Memory.read(path),
-            lambda memory: write_text(path, memory.model_dump_json() + "\n"),
-        )
+
+        def remember(memory: Memory) -> None:
+            write_text(path, memory.model_dump_json() + "\n")
+
+        memory = Memory.read(path)
+        remember(memory)  # before anything is started: its id may be a new one
+        yield memory, remember

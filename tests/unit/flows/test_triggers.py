@@ -1,12 +1,16 @@
 """Triggers start one run for one reason, also when looks are interrupted or clocks jump."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
 from flows.triggers import Memory, look_at_data, look_at_drift, remembering
 from ovis_model.errors import DataError
+from tasks.artifacts import HEARTBEATS, REPRODUCED, TRIGGERS, TURN
 from tasks.operations import TriggersConfig
+from tests.support.working_tree import ROOT
 
 CONFIG = TriggersConfig(stable_minutes=10, per_day=2)
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -53,19 +57,32 @@ def test_data_that_went_back_to_what_was_learned_are_forgotten():
 
 
 def test_a_look_that_died_before_it_remembered_asks_for_the_same_run():
-    before = look(Memory(), "new", NOON).memory
+    before = look(Memory(id="a1"), "new", NOON).memory
     keys = {look(before, "new", NOON + late * MINUTE).key for late in (10, 20)}
-    assert keys == {"trigger-1-new"}
+    assert keys == {"trigger-a1-1-new"}
+
+
+def test_a_memory_that_was_lost_asks_for_a_run_of_its_own(tmp_path):
+    def look_and_die(path):
+        with remembering(path) as (memory, _):
+            return look_at_data(memory, "new", "old", at_once, NOON).key
+
+    at_once = TriggersConfig(stable_minutes=0)
+    path = tmp_path / "triggers.json"
+    first = look_and_die(path)
+    assert look_and_die(path) == first
+    path.unlink()
+    assert look_and_die(path) not in {first, ""}
 
 
 def test_data_that_come_a_second_time_are_a_new_reason():
-    first = start(Memory(), "a", NOON)
+    first = start(Memory(id="a1"), "a", NOON)
     second = start(first.memory, "b", NOON + DAY, learned="a")
     third = start(second.memory, "a", NOON + 2 * DAY, learned="b")
     assert [one.key for one in (first, second, third)] == [
-        "trigger-1-a",
-        "trigger-2-b",
-        "trigger-3-a",
+        "trigger-a1-1-a",
+        "trigger-a1-2-b",
+        "trigger-a1-3-a",
     ]
 
 
@@ -102,7 +119,18 @@ def test_what_is_remembered_survives_and_a_torn_file_is_no_memory(tmp_path):
         remember(start(memory, "new", NOON).memory)
     assert Memory.read(path).started == ("new",)
     path.write_text(path.read_text()[:20])
-    assert Memory.read(path) == Memory()
+    assert Memory.read(path).started == ()
+
+
+def test_make_clean_leaves_what_is_remembered_and_who_has_the_tree(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    kept = [tmp_path / path for path in (TRIGGERS, TURN)]
+    gone = [tmp_path / folder / "file" for folder in (REPRODUCED, HEARTBEATS)]
+    for path in kept + gone:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert [path.exists() for path in kept + gone] == [True, True, False, False]
 
 
 # ---- drift ----------------------------------------------------------------------------------
