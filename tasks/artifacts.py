@@ -54,6 +54,8 @@ DATA_VERSION = OVIS_HOME / "data_version.json"
 TRIGGERS = OVIS_HOME / "triggers.json"
 #: What a trigger found of the raw data; reports/drift.json is what somebody asked for last.
 DRIFT_OF_RAW = OVIS_HOME / "drift.json"
+#: Who asks for approval now, one file per version and verdict.
+APPROVALS = OVIS_HOME / "approvals"
 #: Who has the working tree now.
 TURN = OVIS_HOME / "turn.lock"
 DEEPSPEED_CONFIGS = Path("config/deepspeed")

@@ -1,5 +1,6 @@
 """A flow asks a person; silence is no, and who typed a command meanwhile has decided."""
 
+import contextvars
 import shutil
 import threading
 import time
@@ -17,7 +18,6 @@ from pydantic import ValidationError
 from flows import approval
 from flows import server as servers
 from flows.approval import Answer, decide
-from ovis_model.errors import ConfigError
 from ovis_model.model_folder import verify_model_folder
 from ovis_model.promotion import reject
 from ovis_model.registry import (
@@ -57,7 +57,7 @@ def operations(hours):
 
 def test_a_yes_promotes_and_the_log_says_who_and_why(registry, tmp_path):
     (tmp_path / "operations.yaml").write_text("{}\n", encoding="utf-8")
-    said = decide(1, answer(approve=True))
+    said = decide(1, answer(approve=True), verdict="key")
     assert said == "version 1 was approved by Octavia: because"
     assert registry.aliases["champion"] == 1
     last = registry.promotions.read()[-1]
@@ -67,16 +67,25 @@ def test_a_yes_promotes_and_the_log_says_who_and_why(registry, tmp_path):
 def test_whoever_typed_a_command_meanwhile_has_decided(registry):
     reject(registry, 1, reason="it is rude")
     lines = len(registry.promotions.read())
-    said = decide(1, answer(approve=True))
+    said = decide(1, answer(approve=True), verdict="key")
     assert said == "version 1 is rejected already; `ovis promotions` says by whom"
     assert (registry.aliases, len(registry.promotions.read())) == ({}, lines)
 
 
-def test_an_answer_has_a_name_and_a_reason(registry):
+def test_an_answer_has_a_name_and_a_reason():
     with pytest.raises(ValidationError, match="name"):
         Answer(approve=True, name="", reason="because")
-    with pytest.raises(ConfigError, match="the answer has no reason, which the log"):
-        decide(1, answer(approve=True, reason=" "))
+    with pytest.raises(ValidationError, match="reason"):
+        answer(approve=True, reason=" ")
+
+
+def test_an_answer_to_an_older_verdict_decides_nothing(registry):
+    said = decide(1, answer(approve=True), verdict="older")
+    assert said == (
+        "version 1 was judged anew since it was asked for, and waits still; `ovis approve 1` or "
+        "`ovis reject 1` decides"
+    )
+    assert (registry.aliases, registry.tags_of(1)[APPROVAL]) == ({}, WAITING)
 
 
 @flow
@@ -95,7 +104,7 @@ def test_a_form_is_shown_an_answer_is_taken_and_silence_is_a_no(registry, tmp_pa
     # Logs would be sent until this process ends, and the server does not live as long.
     settings = {PREFECT_LOGGING_TO_API_ENABLED: False}
     with servers.server() as url, temporary_settings({**settings, PREFECT_API_URL: url}):
-        forms = []
+        forms, asked_again, states = [], [], []
 
         def say_no():
             with httpx.Client(base_url=url, timeout=120) as browser:
@@ -105,13 +114,22 @@ def test_a_form_is_shown_an_answer_is_taken_and_silence_is_a_no(registry, tmp_pa
                 run = f"/flow_runs/{runs[0]['id']}"
                 keys = runs[0]["state"]["state_details"]["run_input_keyset"]
                 forms.append(browser.get(f"{run}/input/{keys['description']}").json())
+                # A second run asks no second time, and spaces are no reason.
+                asked_again.append(asks())
+                blank = {"approve": True, "name": "Octavia", "reason": " "}
+                browser.post(f"{run}/resume", json={"run_input": blank})
+                states.append(browser.get(run).json()["state"]["type"])
                 no = {"approve": False, "name": "Octavia", "reason": "it is rude"}
                 browser.post(f"{run}/resume", json={"run_input": no}).raise_for_status()
 
-        person = threading.Thread(target=say_no, daemon=True)
+        # In this context, which names the server.
+        run = contextvars.copy_context().run
+        person = threading.Thread(target=run, args=(say_no,), daemon=True)
         person.start()
         assert asks() == "version 1 was rejected by Octavia: it is rude"
         person.join()
+        assert asked_again == ["version 1 waits still; an earlier run asks for it"]
+        assert states == ["PAUSED"]
         assert "May version 1 become champion?" in forms[0]
         assert "**digits** 98.0 %" in forms[0]
         assert registry.tags_of(1)[APPROVAL] == REJECTED
