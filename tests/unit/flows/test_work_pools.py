@@ -89,3 +89,6 @@ def test_the_script_for_slurm_is_bash_and_runs_the_same_commands():
     assert "prefect worker start --pool" in text
     options = re.findall(r"^#SBATCH --([a-z-]+)=?", text, flags=re.MULTILINE)
     assert {"requeue", "signal", "time", "gpus-per-node"} <= set(options)
+    # Slurm makes no folders, and a job whose log cannot be opened fails without a word.
+    (log,) = re.findall(r"^#SBATCH --output=(.*)$", text, flags=re.MULTILINE)
+    assert "/" not in log

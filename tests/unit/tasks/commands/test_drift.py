@@ -201,11 +201,11 @@ def write_raw(folder, **how):
     return folder
 
 
-def look_on(raw, now):
+def look_on(raw, now, times=(0, 60, 120, 180)):
     """Look for drift until data are stable, and again, as the watching deployment does."""
     config = TriggersConfig(stable_minutes=1)
     looks = []
-    for seconds in (0, 60, 120, 180):
+    for seconds in times:
         with remembering() as (memory, remember):
             looks.append(look_for_drift(memory, remember, raw, config, now + seconds))
             remember(looks[-1].memory)
@@ -270,6 +270,17 @@ def test_data_that_changed_meanwhile_are_measured_at_the_next_look(tmp_path):
     assert Memory.read().measured is None
     link.unlink()
     assert look_on(raw, now=2e9)[0].due
+    TRIGGERS.unlink()
+
+
+def test_a_registry_that_is_away_leaves_the_version_to_the_next_look(tmp_path, monkeypatch):
+    raw = write_raw(tmp_path / "raw", seed=1, brighter=50)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    found = look_on(raw, now=1e9, times=(0, 60))[-1]
+    assert found.says.startswith("drift was not measured: ")
+    assert not found.due
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert look_on(raw, now=1e9, times=(120,))[0].due
     TRIGGERS.unlink()
 
 
