@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -137,7 +138,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def outcome_of(state: State[str]) -> str:
+def outcome_of(state: State[Any]) -> str:
     """Return the summary of a run, or why it was left out; raise what it failed with."""
     if state.name == SKIPPED:
         return f"left out: {state.message}"
