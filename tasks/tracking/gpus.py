@@ -60,7 +60,11 @@ class Gpus:
         """Return the energy they took since their driver was loaded; None if it is not read."""
         if self.problem or not self._handles:
             return None
-        used = [pynvml.nvmlDeviceGetTotalEnergyConsumption(one) for one in self._handles]  # mJ
+        try:
+            used = [pynvml.nvmlDeviceGetTotalEnergyConsumption(one) for one in self._handles]  # mJ
+        except pynvml.NVMLError as error:  # a GPU may also fall off its bus amid the work
+            self.problem = f"GPU energy: {error}"
+            return None
         return float(sum(used)) / 1000
 
 

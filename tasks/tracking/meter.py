@@ -43,20 +43,27 @@ def metered(run: RunLogger, *, sample_seconds: float = SAMPLE_SECONDS) -> Iterat
         done.set()
         watcher.join()
         run.log_metrics(meter.read(), step=start, once=False)
-        tags = {NOT_MEASURED: "; ".join(meter.missing) or "nothing"}
+        missing = [one for one in (meter.gpus.problem, *meter.missing) if one]
+        tags = {NOT_MEASURED: "; ".join(missing) or "nothing"}
         if meter.gpus.names:
             tags[GPUS] = ", ".join(meter.gpus.names)
         run.set_tags(tags)
 
 
 def _watch(run: RunLogger, meter: "Meter", done: threading.Event, seconds: float) -> None:
-    monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    kinds: list[type[BaseMetricsMonitor]] = [CPUMonitor, DiskMonitor, NetworkMonitor]
     if meter.gpus.joules() is not None:
-        monitors.append(GPUMonitor())
+        kinds.append(GPUMonitor)
+    monitors = {kind: kind() for kind in kinds}
     while not done.wait(seconds):
         load: dict[str, float] = {}
-        for monitor in monitors:
-            monitor.collect_metrics()
+        for kind, monitor in list(monitors.items()):
+            try:
+                monitor.collect_metrics()
+            except OSError as error:
+                meter.missing.append(f"{kind.__name__}: {error}")
+                del monitors[kind]
+                continue
             load |= monitor.aggregate_metrics()
             monitor.clear_metrics()
         meter.read()  # a counter that begins anew between two looks would be misread
@@ -72,19 +79,24 @@ class Meter:
         self.gpus = Gpus()
         self._wall, self._cpu = time.monotonic(), cpu_seconds()
         self._gpu_joules = self.gpus.joules()
-        self.missing = [self.gpus.problem] if self.gpus.problem else []
+        self.missing: list[str] = []
         if not self._packages:
             self.missing.append(f"CPU energy: nothing can be read in {POWERCAP}")
 
     def read(self) -> dict[str, float]:
-        """Return what was used since."""
+        """Return what was used since; what cannot be read any more is left out for good."""
         wall = time.monotonic() - self._wall
         cost = {"wall_seconds": wall, "cpu_seconds": cpu_seconds() - self._cpu}
         if self._packages:
-            cost["cpu_joules"] = sum(package.joules() for package in self._packages)
+            try:
+                cost["cpu_joules"] = sum(package.joules() for package in self._packages)
+            except OSError as error:
+                self._packages = []
+                self.missing.append(f"CPU energy: {error}")
         cost["gpu_seconds"] = wall * self.gpus.count
-        if self._gpu_joules is not None:
-            cost["gpu_joules"] = (self.gpus.joules() or 0.0) - self._gpu_joules
+        joules = self.gpus.joules()
+        if self._gpu_joules is not None and joules is not None:
+            cost["gpu_joules"] = joules - self._gpu_joules
         return {f"cost.{name}": value for name, value in cost.items()}
 
 

@@ -5,7 +5,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +32,9 @@ from tasks.tracking.spool import SPOOL, Spool
 SEND_SECONDS, FIRST_PAUSE, LONGEST_PAUSE = 1.0, 2.0, 30.0
 SETTINGS = "settings.json"
 
+#: What may go wrong while work that is done is sent; its record stays.
+UNSENT = (ConfigError, OSError)
+
 How = Literal["continue", "same", "attach"]
 
 logger = logging.getLogger(__name__)
@@ -40,8 +43,8 @@ logger = logging.getLogger(__name__)
 class Session:
     """The runs that a process writes to, and the thread that sends what it writes."""
 
-    def __init__(self, what: str) -> None:
-        self.spool = Spool.create(what)
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
         self.parent: RunLogger | None = None
         self._code = git_tags()
         self._environment = {**environment_tags(), PROCESS: process_identity() or ""}
@@ -111,19 +114,22 @@ class Session:
         self._sender.start()
 
     def _deliver(self, wait_seconds: float = 0.0) -> None:
-        with self._sending:
+        with impatient(), self._sending:
             if self._delivery is None:
                 uri = setup(wait_seconds=wait_seconds)
                 client = MlflowClient(tracking_uri=uri)
-                replay(client, uri)
-                reconcile(client)
+                try:
+                    replay(client, uri)
+                    reconcile(client)
+                except UNSENT as error:  # what is wrong with the store, `advance` hears too
+                    logger.warning("not all that earlier processes left is sent: %s", error)
                 self._delivery = Delivery(client, self.spool, uri)
             self._delivery.advance()
 
     def _send_now(self) -> bool:
         try:
             self._deliver()
-        except ConfigError as error:
+        except UNSENT as error:
             logger.debug("not sent: %s", error)
             return False
         return True
@@ -142,15 +148,18 @@ class Session:
         self._sender.join()
         try:
             self._deliver()
-        except ConfigError as error:
+        except UNSENT as error:
             logger.warning(
                 "%s. %d records wait in %s: the next step sends them, or `ovis sync`",
                 error,
                 self.spool.count(),
                 SPOOL,
             )
-        else:
+            return
+        try:
             self.spool.remove()
+        except OSError as error:
+            logger.warning("%s was sent, but cannot be removed: %s", self.spool.folder, error)
 
 
 class RunLogger:
@@ -237,10 +246,8 @@ def session(what: str) -> Iterator[Session]:
     Args:
         what: Goes into the name of its folder.
     """
-    new = Session(what)
-    with ExitStack() as stack:
-        stack.enter_context(impatient())
-        stack.enter_context(new.spool.locked())
+    with Spool.begin(what) as spool:
+        new = Session(spool)
         token = _current.set(new)
         try:
             yield new

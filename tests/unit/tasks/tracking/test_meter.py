@@ -1,17 +1,21 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from tasks.tracking import gpus
 from tasks.tracking.gpus import visible
 from tasks.tracking.meter import NOT_MEASURED, Meter, Rapl, cpu_seconds, metered
 from tasks.tracking.session import RunLogger, Session
+from tasks.tracking.spool import Spool
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A run of a session that sends nothing."""
     monkeypatch.chdir(tmp_path)
-    return RunLogger(Session("test"), "a" * 64)
+    with Spool.begin("test") as spool:
+        yield RunLogger(Session(spool), "a" * 64)
 
 
 def said(run):
@@ -78,3 +82,45 @@ def test_gpus_are_counted_by_their_devices_unless_cuda_is_told_which(tmp_path):
     assert visible(tmp_path, {}) == ["0", "1"]
     assert visible(tmp_path, {"CUDA_VISIBLE_DEVICES": "1"}) == ["1"]
     assert visible(tmp_path, {"CUDA_VISIBLE_DEVICES": "-1"}) == []
+
+
+def test_a_counter_that_fails_amid_the_work_is_left_out_and_said_so(run, tmp_path, monkeypatch):
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "max_energy_range_uj").write_text("10000000\n")
+    (package / "energy_uj").write_text("1000000\n")
+    monkeypatch.setattr("tasks.tracking.meter.POWERCAP", tmp_path)
+    with metered(run):
+        (package / "energy_uj").unlink()
+    cost, tags = said(run)
+    assert "cost.cpu_joules" not in cost["metrics"]
+    assert "cost.wall_seconds" in cost["metrics"]
+    assert "CPU energy: [Errno 2] No such file" in tags["tags"][NOT_MEASURED]
+
+
+class LostError(Exception):
+    """What NVML raises in the test."""
+
+
+def test_a_gpu_that_falls_off_its_bus_amid_the_work_is_left_out_and_said_so(run, monkeypatch):
+    lost = []
+
+    def energy(_handle):
+        if lost:
+            raise LostError("GPU is lost")
+        return 1000
+
+    nvml = SimpleNamespace(
+        NVMLError=LostError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=int,
+        nvmlDeviceGetName=lambda _handle: "H100",
+        nvmlDeviceGetTotalEnergyConsumption=energy,
+    )
+    monkeypatch.setattr(gpus, "pynvml", nvml)
+    monkeypatch.setattr(gpus, "visible", lambda: ["0"])
+    meter = Meter()
+    assert meter.read()["cost.gpu_joules"] == 0
+    lost.append(True)
+    assert "cost.gpu_joules" not in meter.read()
+    assert meter.gpus.problem == "GPU energy: GPU is lost"
