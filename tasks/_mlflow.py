@@ -8,9 +8,10 @@ import fcntl
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from sqlalchemy.exc import SQLAlchemyError
 
 from ovis_model.errors import ConfigError, UnavailableError
-from tasks._store import database_lock
+from tasks._store import REGISTRY_LOCK, SETUP_LOCK, database_lock
 from tasks.artifacts import MLFLOW_HOME
 from tasks.masking import masked
 from tasks.tracking.facts import git_tags
@@ -79,6 +80,8 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 ARTIFACT_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
 #: A server that does not take a connection within this time is down.
 CONNECT_SECONDS = 5.0
+#: How long to wait for others that make a database ready.
+SETUP_SECONDS = 30.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 #: MLflow's own settings: how long a request may take, in seconds, and how often it is repeated.
 IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -109,9 +112,11 @@ DAMAGE = {
     "unable to open database": "See to the rights of its folder",
     "out-of-date database schema": "Another version of MLflow wrote it. If that was an older one, "
     "make a copy and run `mlflow db upgrade` on it; if a newer one, install that",
+    "password authentication failed": f"Correct the login in {TRACKING_URI}",
     "Can't locate revision": "A newer version of MLflow wrote it: install that",
 }
 
+_patience = threading.RLock()
 logger = logging.getLogger(__name__)
 # It logs a traceback of what it also raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -156,7 +161,7 @@ def setup(*, wait_seconds: float = 0.0) -> str:
         try:
             with told(uri):
                 _reach(uri)
-            with locked("setup"), database_lock(uri):
+            with locked("setup"), store_lock(uri, SETUP_LOCK, wait_seconds=SETUP_SECONDS):
                 _prepare(uri)
         except StoreUnavailable as error:
             if time.monotonic() + pause > deadline:
@@ -183,11 +188,41 @@ def _reach(uri: str) -> None:
 
     Raises:
         OSError: If nobody answers.
+        ConfigError: If the address cannot be read.
     """
-    place = urlsplit(uri)
-    port = place.port or PORTS.get(place.scheme.partition("+")[0])
+    try:
+        place = urlsplit(uri)
+        port = place.port or PORTS.get(place.scheme.partition("+")[0])
+    except ValueError:
+        raise ConfigError(
+            f"{TRACKING_URI} is no address. In a user name or password, write # as %23, / as "
+            "%2F, ? as %3F, @ as %40 and : as %3A"
+        ) from None  # it shows a part of the password
     if place.hostname and port:
         socket.create_connection((place.hostname, port), timeout=CONNECT_SECONDS).close()
+
+
+@contextmanager
+def store_lock(
+    uri: str, key: int = REGISTRY_LOCK, *, wait_seconds: float | None = None
+) -> Iterator[None]:
+    """Hold a lock of the store's database: see `database_lock`.
+
+    Raises:
+        StoreUnavailable: If the database does not answer, or the wait was in vain.
+        ConfigError: If it cannot be used.
+    """
+    with ExitStack() as stack:
+        with told(uri):  # not what is wrong inside the block
+            stack.enter_context(database_lock(uri, key, wait_seconds=wait_seconds))
+        yield
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Give requests of this thread the time they need, whatever other threads send meanwhile."""
+    with _patience:
+        yield
 
 
 @contextmanager
@@ -197,13 +232,14 @@ def impatient() -> Iterator[None]:
     MLflow waits two minutes and tries seven times, also to create a run: if only the answers
     were lost, seven would be there.  What is sent from the spool is tried again from there.
     """
-    ours = {name: value for name, value in IMPATIENCE.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
+    with _patience:  # MLflow reads the environment, which all threads share
+        ours = {name: value for name, value in IMPATIENCE.items() if name not in os.environ}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name in ours:
+                os.environ.pop(name, None)
 
 
 @contextmanager

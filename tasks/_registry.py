@@ -29,10 +29,12 @@ from tasks._mlflow import (
     create_run,
     locked,
     mlflow,
+    patient,
     run_of,
     setup,
+    store_lock,
 )
-from tasks._store import database_lock, folder_of, is_this_machines
+from tasks._store import folder_of, is_this_machines
 from tasks._version_files import (
     CHECKPOINT,
     UPLOADED_BYTES,
@@ -101,7 +103,7 @@ class MlflowRegistry:
         Raises:
             ConfigError: If the database that keeps the lock cannot be used.
         """
-        with locked("registry", self._home), database_lock(self._uri):
+        with locked("registry", self._home), store_lock(self._uri):
             yield
 
     def find_version(self, tag: str, value: str) -> int | None:
@@ -111,6 +113,7 @@ class MlflowRegistry:
         )
         return min((int(one.version) for one in found), default=None)
 
+    @patient()
     def add_version(self, model: Path, tags: Mapping[str, str]) -> int:
         """Enter a model folder: by reference, or with its files where others must reach them.
 
@@ -153,6 +156,7 @@ class MlflowRegistry:
     def _keeps_files_elsewhere(self, run: Run) -> bool:
         return not (self._is_file and is_this_machines(run.info.artifact_uri))
 
+    @patient()
     def check_upload(self, version: int) -> bool:
         """Say whether the store holds this version's files; if it does, look through them.
 
@@ -166,6 +170,7 @@ class MlflowRegistry:
             check_upload(self._client, found)
         return True
 
+    @patient()
     def files_of(self, version: int) -> Path:
         """Return where the files of a version are or would be, bringing them if they can be.
 
@@ -193,6 +198,7 @@ class MlflowRegistry:
         for key, value in tags.items():
             self._client.set_model_version_tag(self._name, str(version), key, value)
 
+    @patient()
     def describe(self, version: int, text: str) -> None:
         """Replace a version's description, and the file that has all of a longer one."""
         model_id = model_id_of(self._version(version))
@@ -217,6 +223,7 @@ class MlflowRegistry:
         else:
             self._client.set_registered_model_alias(self._name, alias, str(version))
 
+    @patient()
     def fetch_log(self) -> str | None:
         """Make `promotions` as long as what was published, and return its newest line's sha256.
 
@@ -234,6 +241,7 @@ class MlflowRegistry:
                 self._log.catch_up(Path(copy).read_bytes())
         return str(model.tags[LOG_HEAD])
 
+    @patient()
     def publish_log(self, head: str) -> None:
         """Publish `promotions`, whose newest line has this sha256, which an edit cannot reach."""
         model = self._create()
@@ -272,10 +280,12 @@ class MlflowRegistry:
         """Return the run that trained a version."""
         return self._client.get_run(self._run_id(version))
 
+    @patient()
     def keep_file(self, version: int, path: Path) -> None:
         """Put a file on the run that trained a version."""
         self._client.log_artifact(self._run_id(version), str(path), KEPT_FOLDER)
 
+    @patient()
     def kept_file(self, version: int, name: str, folder: Path) -> Path:
         """Copy a file that was kept with a version into a folder."""
         run_id = self._run_id(version)

@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import NullPool, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 from ovis_model.errors import ConfigError
 from tasks.masking import masked
 
-#: Which of PostgreSQL's advisory locks is this project's; the number means nothing.
-ADVISORY_LOCK = 0x6F766973
+#: Which of PostgreSQL's advisory locks are this project's; the numbers mean nothing.  A store is
+#: made ready in a moment, while registering holds its lock as long as the files travel.
+REGISTRY_LOCK, SETUP_LOCK = 0x6F766973, 0x6F766974
+#: A database that does not greet within this time is down.
+CONNECT_SECONDS = 10
 
 
 def folder_of(uri: str) -> Path | None:
@@ -48,29 +50,45 @@ def is_this_machines(place: str) -> bool:
 
 
 @contextmanager
-def database_lock(uri: str) -> Iterator[None]:
+def database_lock(
+    uri: str, key: int = REGISTRY_LOCK, *, wait_seconds: float | None = None
+) -> Iterator[None]:
     """Keep out everybody who uses this database, from any machine; without one, nobody.
 
     The lock goes with the connection, so a process that dies leaves none behind.
 
+    Args:
+        uri: The store.
+        key: Which lock.
+        wait_seconds: How long to wait for another holder; None is for as long as it takes.
+
     Raises:
-        ConfigError: If the database cannot be used.
+        ConfigError: If nothing installed here speaks to the database.
+        SQLAlchemyError: If the database does not answer, refuses, or the wait was in vain.
     """
     if not uri.startswith("postgresql"):
         yield
         return
     try:
-        engine = create_engine(uri, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = create_engine(
+            _within(uri, CONNECT_SECONDS), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
         connection = engine.connect()
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{error}: nothing here speaks to {masked(uri)}. `pip install -e "
             ".[postgresql]`, and write the address with postgresql+psycopg2://"
         ) from error
-    except SQLAlchemyError as error:
-        raise ConfigError(
-            masked(f"the MLflow store {uri} cannot be used: {error}")
-        ) from None  # the cause may show who logs in, and how
     with connection:
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        if wait_seconds is not None:
+            connection.execute(text(f"set lock_timeout = {int(1000 * wait_seconds)}"))  # ms
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": key})
         yield
+
+
+def _within(uri: str, seconds: int) -> URL:
+    """Return the address with a limit on how long connecting may take, unless it has one."""
+    url = make_url(uri)
+    if "connect_timeout" in url.query or "psycopg" not in url.get_driver_name():
+        return url
+    return url.update_query_dict({"connect_timeout": str(seconds)})

@@ -27,8 +27,10 @@ from ovis_model.promotion_log import Change
 from ovis_model.registration import register
 from ovis_model.registry import MODEL_DIGEST
 from tasks import _mlflow, evaluate
+from tasks._mlflow import StoreUnavailable
 from tasks._registry import CARD, EXAMPLE, MAX_DESCRIPTION, MlflowRegistry
 from tasks._serving import read_image
+from tasks._store import SETUP_LOCK, database_lock
 from tasks._version_files import UPLOADED_BYTES
 from tasks.artifacts import KEPT_MODELS
 from tasks.masking import is_secret_name
@@ -341,6 +343,19 @@ def test_a_database_that_refuses_is_named_without_the_login(stores, tmp_path, mo
     said = "".join(traceback.format_exception(error.value))
     assert "password authentication failed" in said
     assert "wrong-made-up-secret" not in said
+
+
+def test_a_store_is_made_ready_while_another_machine_registers(stores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.direct)
+    monkeypatch.setattr(_mlflow, "SETUP_SECONDS", 0.2)
+    with database_lock(stores.direct):
+        _mlflow.setup()
+    with (
+        database_lock(stores.direct, SETUP_LOCK),
+        pytest.raises(StoreUnavailable, match="lock timeout"),
+    ):
+        _mlflow.setup()
 
 
 def test_two_machines_at_one_server_in_the_same_moment_are_noticed(
