@@ -28,6 +28,7 @@ from tasks._mlflow import (
     locked,
     told,
 )
+from tasks.tracking.attachments import attach
 from tasks.tracking.limits import MAX_PARAM, MAX_TAG, cut, taken_name
 from tasks.tracking.spool import REFUSED, Record, Spool, keep_refused
 
@@ -71,7 +72,7 @@ class Delivery:
                     self._flush(sent)
                 self._guard(record, self._take)
                 sent = end
-                if record["do"] != "metrics":
+                if not self._points:  # else its numbers wait for more
                     self._spool.mark_sent(end)
             self._flush(sent)
 
@@ -107,6 +108,8 @@ class Delivery:
                 raise
             reason = str(error).strip().partition("\n")[0]
             logger.warning("MLflow does not take a record; it is kept in %s: %s", REFUSED, reason)
+            if record["do"] == "file":
+                record = {**record, "place": self._spool.rescue(record["place"])}
             keep_refused(record, reason)
 
     def _take(self, record: Record) -> None:
@@ -138,15 +141,23 @@ class Delivery:
                     tags=tags,
                     run_name=record["name"],
                 )
-                if record["how"] == "attach":
-                    self._client.set_terminated(run.info.run_id, end_time=record["at"])
             elif record["how"] != "attach":
-                tags[OPENED_BY] = record["key"]
-                self._set_tags(run.info.run_id, tags)
-                self._client.update_run(run.info.run_id, status=_name(RunStatus.RUNNING))
-                if run.info.status != _name(RunStatus.FINISHED):
-                    logger.info("continuing the interrupted MLflow run %s", run.info.run_id)
+                self._go_on(run, {**tags, OPENED_BY: record["key"]})
+            if record["how"] == "attach":
+                self._end_attached(run, record)
         self._spool.runs[digest] = run.info.run_id
+
+    def _go_on(self, run: Run, tags: dict[str, str]) -> None:
+        self._set_tags(run.info.run_id, tags)
+        self._client.update_run(run.info.run_id, status=_name(RunStatus.RUNNING))
+        if run.info.status != _name(RunStatus.FINISHED):
+            logger.info("continuing the interrupted MLflow run %s", run.info.run_id)
+
+    def _end_attached(self, run: Run, record: Record) -> None:
+        """End a run that was made only to hold results, also if an earlier attempt made it."""
+        running = run.info.status == _name(RunStatus.RUNNING)
+        if running and run.data.tags.get(OPENED_BY) == record["key"]:
+            self._client.set_terminated(run.info.run_id, end_time=record["at"])
 
     def _find(self, record: Record) -> Run | None:
         run = find_run(self._client, record["key"], tag=OPENED_BY)
@@ -219,11 +230,7 @@ class Delivery:
 
     def _log_file(self, record: Record) -> None:
         path = self._spool.folder / record["place"]
-        run_id, folder = self._run_id(record), record["folder"]
-        if path.is_dir():
-            self._client.log_artifacts(run_id, str(path), folder or path.name)
-        else:
-            self._client.log_artifact(run_id, str(path), folder)
+        attach(self._client, self._run_id(record), path, record["folder"])
 
     def _link(self, record: Record) -> None:
         """Put the id of one run on another."""
@@ -245,10 +252,13 @@ class Delivery:
                 opened.pop(record["run"], None)
         with told(self._uri):
             for record in opened.values():
-                run = self._client.get_run(self._run_id(record))
-                if run.data.tags.get(OPENED_BY) == record["key"]:
-                    killed = _name(RunStatus.KILLED)
-                    self._client.set_terminated(run.info.run_id, killed, end_time=last)
+                killed = {"status": _name(RunStatus.KILLED), "at": last}
+                self._guard({**record, **killed, "do": "kill"}, self._kill)
+
+    def _kill(self, record: Record) -> None:
+        run = self._client.get_run(self._run_id(record))
+        if run.data.tags.get(OPENED_BY) == record["key"]:
+            self._client.set_terminated(run.info.run_id, record["status"], end_time=record["at"])
 
     def _run_id(self, record: Record) -> str:
         run_id = self._spool.runs.get(record["run"])

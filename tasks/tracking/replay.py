@@ -5,6 +5,7 @@
 
 import logging
 
+from ovis_model.errors import ConfigError
 from tasks._mlflow import (
     MlflowClient,
     RunStatus,
@@ -44,24 +45,35 @@ def sync_store() -> list[str]:
 def replay(client: MlflowClient, uri: str) -> int:
     """Send what dead processes left for this store, the oldest first.
 
+    What cannot be sent now does not keep the rest from it.
+
     Returns:
         How many records that were.
 
     Raises:
-        ConfigError: If the store cannot be used.
+        ConfigError: If the store cannot be used, or something could not be sent.
     """
     sent = 0
+    failures: list[ConfigError] = []
     for spool in left_behind():
         with spool.locked() as held:
-            if held:
-                sent += _replay_one(client, uri, spool)
+            try:
+                sent += _replay_one(client, uri, spool) if held else 0
+            except ConfigError as error:
+                logger.warning("%s stays for now: %s", spool.folder, error)
+                failures.append(error)
+        if failures:
+            with told(uri):
+                experiment_id(client)  # a store that is away would be waited for spool by spool
+    if failures:
+        raise failures[0]
     return sent
 
 
 def _replay_one(client: MlflowClient, uri: str, spool: Spool) -> int:
-    first = next(spool.all(), None)
-    if first and first["store"] != masked(uri):
-        logger.info("%s is for another store, %s", spool.folder, first["store"])
+    store = next((record["store"] for record in spool.all() if "store" in record), None)
+    if store and store != masked(uri):
+        logger.info("%s is for another store, %s", spool.folder, store)
         return 0
     spool.reread()  # another process may have gone on with it before we had the lock
     waiting = spool.count()
