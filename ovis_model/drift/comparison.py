@@ -29,6 +29,7 @@ from ovis_model.drift.features import CATEGORIES, LOOK, NUMBERS, PRIVATE, Featur
 from ovis_model.drift.looks import score_looks
 from ovis_model.drift.profile import Category, Profile
 from ovis_model.drift.rules import DriftRules
+from ovis_model.multiple_tests import holm
 from ovis_model.reports import Report
 
 #: Samples that a feature needs on each side; with fewer it is not tested.
@@ -164,24 +165,6 @@ def judge(features: Sequence[FeatureDrift], rules: DriftRules) -> list[FeatureDr
             update={"adjusted_p": p_value, "drifted": drifted}
         )
     return judged
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values so that the chance of any false one is bounded, however they depend.
-
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        adjusted[place] = largest
-    return adjusted
 
 
 def effective_size(groups: np.ndarray) -> float:

@@ -22,7 +22,6 @@ from ovis_model.evaluation.predictions import BenchmarkRecord, Key, PredictionRo
 from ovis_model.evaluation.statistics import (
     BOOTSTRAP_SEED,
     ONE_SIDED,
-    holm,
     minimal_detectable_difference,
     paired_t_test,
     power_at,
@@ -37,6 +36,7 @@ from ovis_model.evaluation.verdict import (
     conclude,
     judge,
 )
+from ovis_model.multiple_tests import holm
 
 #: Slices with fewer rows are not tested: they could not regress visibly.
 MIN_SLICE_ROWS = 10

@@ -156,21 +156,6 @@ def paired_t_test(candidate: Sequence[float], champion: Sequence[float]) -> TTes
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's method: together they err as seldom as one alone would.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
 def power_at(difference: float, standard_error: float) -> float:
     """Return how often a true difference of this size would be found.
 

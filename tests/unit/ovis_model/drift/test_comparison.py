@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovis_model.drift.comparison import compare, holm, kolmogorov_smirnov
+from ovis_model.drift.comparison import compare, kolmogorov_smirnov
 from ovis_model.drift.false_alarms import count_false_alarms, split_at_random
 from ovis_model.drift.looks import fit_line, score_looks
 from ovis_model.drift.rules import DriftRules
@@ -187,7 +187,3 @@ def test_without_pictures_their_look_is_not_tested(reference):
     blind = reference.model_copy(update={"tiny": [""] * NUM_REFERENCE})
     found = {one.name: one for one in compare(reference, blind, DriftRules()).features}
     assert found["look"].effect is None
-
-
-def test_one_certain_difference_of_many_is_corrected_for_their_number():
-    assert holm([0.001, 0.5, 0.9]) == pytest.approx([0.003, 1.0, 1.0])

@@ -9,7 +9,6 @@ from ovis_model.evaluation.statistics import (
     bootstrap_weights,
     clustered_standard_error,
     exchange_signs,
-    holm,
     mcnemar_exact,
     minimal_detectable_difference,
     paired_score_p,
@@ -102,12 +101,6 @@ def test_tangos_share_of_losses_is_the_most_likely_one(gains, losses):
     )
     from_statistics = paired_score_p(gains, losses, num_items, shift)
     assert from_statistics == pytest.approx(0.5 * erfc(z / np.sqrt(2)), abs=1e-4)
-
-
-def test_holm_keeps_order_and_never_exceeds_one():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 @pytest.mark.parametrize(
