@@ -76,6 +76,10 @@ class Prefect:
         query = {"logs": {"flow_run_id": {"any_": [run]}}}
         return [one["message"] for one in self.ask("POST", "/logs/filter", **query)]
 
+    def wait_for_log(self, run, message):
+        """Wait for a line of a run's log, which may come after its end."""
+        wait_until(lambda: message in self.logs(run), lambda: self.logs(run))
+
     def artifacts(self, run):
         query = {"artifacts": {"flow_run_id": {"any_": [run]}}}
         return {one["key"]: one for one in self.ask("POST", "/artifacts/filter", **query)}
@@ -156,7 +160,7 @@ def test_a_run_is_picked_up_asks_a_person_and_promotes_on_their_word(prefect):
     answer = {"approve": True, "name": "Octavia", "reason": "read twenty answers"}
     prefect.ask("POST", f"/flow_runs/{run}/resume", run_input=answer)
     prefect.wait(run, "Completed")
-    assert "version 1 was approved by Octavia: read twenty answers" in prefect.logs(run)
+    prefect.wait_for_log(run, "version 1 was approved by Octavia: read twenty answers")
     path = tree.path / ".mlflow/promotions/ovis2_5.jsonl"
     last = read_entries(path.read_bytes(), path)[-1]
     assert (last.action, [str(move) for move in last.moves]) == (
