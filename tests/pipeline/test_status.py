@@ -19,8 +19,8 @@ def status(tree, *environment):
     return tree.run("env", *environment, "python", "-m", "tasks.cli", "status").stdout
 
 
-def wait_for_training(tree, *, steps=0):
-    """Wait until a training tells that it runs, or of so many steps; return its step's process."""
+def wait_for_training(tree, *, steps):
+    """Wait until a training tells of so many steps; return its step's process."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         for one in read_heartbeats(tree.path / HEARTBEATS):
@@ -55,7 +55,7 @@ def test_a_killed_step_is_told_its_run_closed_and_edited_code_is_not_recorded(tr
 
     # Taken up again, it goes on; but meanwhile somebody edits what it runs.
     process = tree.start("dvc", "repro", "train")
-    wait_for_training(tree)
+    wait_for_training(tree, steps=1)
     edited = tree.path / "ovis_model/training/throughput.py"
     text = edited.read_text(encoding="utf-8")
     edited.write_text(text + "# edited\n", encoding="utf-8")

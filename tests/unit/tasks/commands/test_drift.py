@@ -226,6 +226,7 @@ def test_looks_at_the_same_drifted_data_start_one_retrain(tmp_path):
 
 def test_looks_at_new_data_like_the_old_start_none_and_measure_once(tmp_path):
     raw = write_raw(tmp_path / "raw", seed=1)
+    DRIFT_OF_RAW.parent.mkdir(exist_ok=True)
     DRIFT_OF_RAW.write_text('{"drifted": ["brightness"]}')  # of data that were there before
     looks = look_on(raw, now=1e9)
     assert [one.due for one in looks] == [False] * 4
